@@ -1,0 +1,1 @@
+"""Certificates: a small authority, its rotation and reloading TLS contexts."""

@@ -1,0 +1,97 @@
+"""Wire models of the proxy's /v1 API. Untrusted JSON enters through these; unknown fields are refused."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_IMAGE = 512  # characters: a reference has 255 + 1 + 128 + 1 + 71 at the most
+
+
+class Outcome(StrEnum):
+    """What a resolve came to; only `failed` is an error."""
+
+    PATCHED = "patched"
+    CLEAN = "clean"
+    BLOCKED = "blocked"
+    PENDING = "pending"
+    UNSUPPORTED = "unsupported"
+    FAILED = "failed"
+
+
+class Wire(BaseModel):
+    """Base of all wire models: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class UpgradeInfo(Wire):
+    """One package that moved: `from` and `to` are versions as the package manager writes them."""
+
+    package: str
+    from_version: str = Field(alias="from")
+    to_version: str = Field(alias="to")
+    source: str = ""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class SkipInfo(Wire):
+    """One package that has a newer version and did not move, or a source that was not used, with the reason."""
+
+    package: str
+    installed: str = ""
+    available: str = ""
+    reason: str
+
+
+class SignatureInfo(Wire):
+    """A signature over the patched digest: the exact signed bytes and the signature, both base64."""
+
+    key_id: str
+    payload: str
+    signature: str
+
+
+class SourceDate(Wire):
+    """A package source and the date of the index that was used (RFC 3339, UTC)."""
+
+    source: str
+    date: str
+
+
+class ResolveRequest(Wire):
+    """Body of POST /v1/resolve."""
+
+    image: Annotated[str, Field(min_length=1, max_length=MAX_IMAGE)]
+    platforms: tuple[Annotated[str, Field(max_length=64)], ...] = ()
+    wait_seconds: float = Field(default=0.0, ge=0.0, le=600.0)
+    dry_run: bool = False
+    always: bool = False  # imagePullPolicy: Always - ask the upstream what the tag points at now
+    namespace: str = Field(default="", max_length=253)
+    pull_secrets: tuple[Annotated[str, Field(max_length=253)], ...] = ()
+
+
+class ResolveResponse(Wire):
+    """Answer of POST /v1/resolve."""
+
+    outcome: Outcome
+    image: str  # the reference as it was understood, in full form
+    source: str = ""  # upstream reference with the digest that the outcome is about
+    patched: str = ""  # mirror reference with digest
+    upgrades: tuple[UpgradeInfo, ...] = ()
+    fixed: tuple[str, ...] = ()  # CVE ids, where a report or the source named them
+    skipped: tuple[SkipInfo, ...] = ()
+    reason: str = ""
+    stale: bool = False
+    as_of: tuple[SourceDate, ...] = ()
+    signature: SignatureInfo | None = None
+    milliseconds: float = 0.0
+    phases: dict[str, float] = Field(default_factory=dict)  # milliseconds by phase, of the patch that made the result
+
+
+class ErrorBody(Wire):
+    """Body of every /v1 answer that is not 200."""
+
+    code: str
+    message: str

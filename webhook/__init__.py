@@ -1,0 +1,1 @@
+"""The admission webhook: rewrites the image references of pods to patched digests."""
