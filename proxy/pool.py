@@ -1,0 +1,175 @@
+"""A bounded pool of worker processes for engine jobs.
+
+Owns starting, feeding, limiting and replacing workers. The event loop never parses an image: every job that touches
+content from outside runs here. A worker that dies (killed by a limit, crashed by a hostile image) fails its own job
+with ResourceExhausted and is replaced; a job past its wall-clock limit is killed. Workers are started on demand, each
+with its limits, and are replaced after `JOBS_PER_WORKER` jobs so that no leak lasts.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.errors import ERRORS, AdmendError, MalformedInput, ResourceExhausted, UpstreamRefused
+from proxy.worker import parse_length, render_frame
+
+JOBS_PER_WORKER = 500
+START_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Limits of one worker (`memory`, bytes of address space) and of one job (seconds of CPU and of the clock)."""
+
+    memory: int = 1 << 30
+    cpu_seconds: int = 120
+    wall_seconds: float = 300.0
+
+
+class _Worker:
+    """One process and its pipes."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.jobs = 0
+        self.affinity = ""
+
+    async def ask(self, request: bytes) -> Any:
+        """Send a frame and return the parsed answer; raises EOFError when the process is gone."""
+        assert self.process.stdin is not None  # noqa: S101 - pipes were asked for
+        self.process.stdin.write(request)
+        await self.process.stdin.drain()
+        return await self.read()
+
+    async def read(self) -> Any:
+        """Return the next frame's document."""
+        assert self.process.stdout is not None  # noqa: S101 - pipes were asked for
+        header = await self.process.stdout.readexactly(4)
+        return json.loads(await self.process.stdout.readexactly(parse_length(header)))
+
+    async def stop(self) -> int:
+        """End the process and return its exit status."""
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+        return await self.process.wait()
+
+
+class WorkerPool:
+    """Runs jobs by name in at most `size` worker processes."""
+
+    def __init__(self, size: int, limits: PoolLimits | None = None) -> None:
+        self._limits = limits or PoolLimits()
+        self._slots = asyncio.Semaphore(size)
+        self._idle: list[_Worker] = []
+        self._all: set[_Worker] = set()
+        self.queued = 0
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of the workers that live now (for memory measurements)."""
+        return tuple(worker.process.pid for worker in self._all)
+
+    async def run(self, job: str, *, affinity: str = "", **arguments: Any) -> Any:
+        """Run one job and return its JSON result.
+
+        Args:
+            job: a name in `proxy.jobs.JOBS`.
+            affinity: jobs with the same text prefer the same worker, which may still hold what they share.
+            arguments: the job's own, as JSON types.
+
+        Raises:
+            AdmendError: whatever the job raised, as the same class; ResourceExhausted when its worker died.
+        """
+        request = render_frame({"job": job, "arguments": arguments, "cpu_seconds": self._limits.cpu_seconds})
+        self.queued += 1
+        try:
+            async with self._slots:
+                worker = self._take(affinity) or await self._start()
+                return await self._run_on(worker, job, request, affinity)
+        finally:
+            self.queued -= 1
+
+    async def warm(self, count: int) -> None:
+        """Start `count` workers ahead of the first job."""
+        workers = await asyncio.gather(*(self._start() for _ in range(count - len(self._all))))
+        self._idle.extend(workers)
+
+    async def close(self) -> None:
+        """End every worker."""
+        await asyncio.gather(*(worker.stop() for worker in tuple(self._all)))
+        self._all.clear()
+        self._idle.clear()
+
+    async def _run_on(self, worker: _Worker, job: str, request: bytes, affinity: str) -> Any:
+        healthy = False
+        try:
+            async with asyncio.timeout(self._limits.wall_seconds):
+                answer = await worker.ask(request)
+            healthy = True
+        except TimeoutError:
+            message = f"the job {job} took more than {self._limits.wall_seconds:.0f} s and was ended"
+            raise ResourceExhausted(f"{message}; raise workers.wall_seconds if the image is to be trusted") from None
+        except (EOFError, ConnectionError):
+            status = await worker.stop()
+            raise ResourceExhausted(
+                f"the worker of the job {job} died ({_death(status)}); only this image is affected"
+            ) from None
+        except (ValueError, MalformedInput) as error:
+            raise ResourceExhausted(f"the worker of the job {job} answered nonsense: {error}") from error
+        finally:
+            worker.jobs += 1
+            worker.affinity = affinity
+            if healthy and worker.jobs < JOBS_PER_WORKER:
+                self._idle.append(worker)
+            else:
+                await self._discard(worker)
+        return _result(answer)
+
+    def _take(self, affinity: str) -> _Worker | None:
+        if not self._idle:
+            return None
+        for at, worker in enumerate(self._idle):
+            if affinity and worker.affinity == affinity:
+                return self._idle.pop(at)
+        return self._idle.pop(0)
+
+    async def _start(self) -> _Worker:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-m", "proxy.worker", str(self._limits.memory)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=1 << 20,
+        )
+        worker = _Worker(process)
+        self._all.add(worker)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await worker.read()
+        except (TimeoutError, EOFError, ValueError) as error:
+            await self._discard(worker)
+            raise ResourceExhausted("a worker process could not be started; see standard error") from error
+        return worker
+
+    async def _discard(self, worker: _Worker) -> None:
+        self._all.discard(worker)
+        await worker.stop()
+
+
+def _death(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+
+def _result(answer: Any) -> Any:
+    if not isinstance(answer, dict):
+        raise ResourceExhausted("a worker's answer is no object")
+    if "error" not in answer:
+        return answer.get("result")
+    kind = ERRORS.get(str(answer["error"]), AdmendError)
+    message = str(answer.get("message", ""))[:4096]
+    if kind is UpstreamRefused:
+        raise UpstreamRefused(message, status=0)
+    raise kind(message)
