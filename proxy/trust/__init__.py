@@ -1,0 +1,40 @@
+"""Cosign-compatible signatures over patched images, and signed high-water marks of package sources. No network."""
+
+from proxy.trust.attach import (
+    Attachment,
+    Signature,
+    is_signature,
+    parse_signatures,
+    payload_descriptors,
+    render_referrer,
+    render_tag_manifest,
+    signature_tag,
+)
+from proxy.trust.keys import SigningKey, VerifyKey
+from proxy.trust.marks import Marks, check_mark, sign_marks, verify_marks
+from proxy.trust.payload import Claim, parse_payload, render_payload
+from proxy.trust.verify import check_claim, sign_claim, verify_attached, verify_signature
+
+__all__ = [
+    "Attachment",
+    "Claim",
+    "Marks",
+    "Signature",
+    "SigningKey",
+    "VerifyKey",
+    "check_claim",
+    "check_mark",
+    "is_signature",
+    "parse_payload",
+    "parse_signatures",
+    "payload_descriptors",
+    "render_payload",
+    "render_referrer",
+    "render_tag_manifest",
+    "sign_claim",
+    "sign_marks",
+    "signature_tag",
+    "verify_attached",
+    "verify_marks",
+    "verify_signature",
+]
