@@ -1,0 +1,1 @@
+"""The dpkg family: Debian, Ubuntu, and distroless images made of their packages."""

@@ -1,0 +1,149 @@
+"""Installed packages, their candidates and a policy in; which packages move, and why the others do not, out.
+
+Owns what is wanted: scope, report, exclusions, held and blocked packages, each refusal with its reason. What can move
+together is the closure's part. Knows no package format.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from proxy.engine.closure import Closure, Compare
+from proxy.engine.family import Candidate, Installed, Package, Skip, Upgrade
+
+REASON_LIMIT = 400  # characters; a chain of blockers is cut there
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPolicy:
+    """What the operator or a report asks for.
+
+    `only` maps package names (binary or source) to the lowest version wanted, ``""`` for any newer one; None means
+    every package. `exclude` holds shell patterns of binary or source names that must not move.
+    """
+
+    scope: Literal["all", "security"] = "all"
+    only: Mapping[str, str] | None = None
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradePlan:
+    """What moves (sorted by key) and what could, or should, and does not, with reasons (sorted by name)."""
+
+    upgrades: tuple[Upgrade, ...] = ()
+    skipped: tuple[Skip, ...] = ()
+
+
+def plan_upgrades(
+    installed: Sequence[Installed],
+    candidates: Mapping[str, Candidate],
+    compare: Compare,
+    policy: PlanPolicy | None = None,
+    blocked: Mapping[str, str] | None = None,
+) -> UpgradePlan:
+    """Return the largest safe upgrade that this closure finds.
+
+    Args:
+        installed: every installed package.
+        candidates: at most one newer version per key, chosen by the native tool's rules.
+        compare: the family's order of versions.
+        policy: what is wanted; everything if None.
+        blocked: reasons by key why a package must stay all the same (an unknown script, the ABI gate...).
+    """
+    policy = policy or PlanPolicy()
+    candidates = {key: c for key, c in candidates.items() if key in {item.key for item in installed}}
+    stuck, unwanted = _fixed(installed, candidates, policy, blocked or {})
+    skips = _unmet(installed, candidates, compare, policy)
+    wanted = {key for key in candidates if key not in stuck and key not in unwanted}
+    wanted -= {skip.key for skip in skips}
+    movable = {key: c for key, c in candidates.items() if key not in stuck}
+    closure = Closure(installed, movable, compare, stuck)
+    moved = closure.solve(wanted)
+    by_key = {item.key: item for item in installed}
+    upgrades = tuple(Upgrade(key, by_key[key].package, candidates[key]) for key in sorted(moved))
+    reasons = {key: closure.reasons[key] for key in closure.reasons if key in wanted}
+    reasons |= {key: why for key, why in stuck.items() if _asked(by_key[key].package, candidates[key], policy)}
+    skipped = [_skip(by_key[key].package, candidates[key], why) for key, why in reasons.items() if key not in moved]
+    skipped += [skip.skip for skip in skips]
+    return UpgradePlan(upgrades, tuple(sorted(set(skipped), key=lambda s: (s.package, s.installed, s.reason))))
+
+
+@dataclass(frozen=True, slots=True)
+class _Unmet:
+    """Something that the report asks for and that cannot be had at all; `key` is the package, if installed."""
+
+    key: str
+    skip: Skip
+
+
+def _skip(package: Package, candidate: Candidate, reason: str) -> Skip:
+    return Skip(package.name, package.version, candidate.package.version, reason[:REASON_LIMIT])
+
+
+def _names(package: Package) -> tuple[str, ...]:
+    return (package.name, package.source) if package.source else (package.name,)
+
+
+def _asked(package: Package, candidate: Candidate, policy: PlanPolicy) -> bool:
+    """Say whether scope and report ask for this package."""
+    if policy.scope == "security" and not candidate.security:
+        return False
+    return policy.only is None or any(name in policy.only for name in _names(package))
+
+
+def _fixed(
+    installed: Sequence[Installed], candidates: Mapping[str, Candidate], policy: PlanPolicy, blocked: Mapping[str, str]
+) -> tuple[dict[str, str], set[str]]:
+    """Return the reasons of what must not move at all, and the keys that nobody asked for."""
+    stuck: dict[str, str] = {}
+    unwanted: set[str] = set()
+    for item in installed:
+        candidate = candidates.get(item.key)
+        if candidate is None:
+            continue
+        if item.fixed:
+            stuck[item.key] = item.fixed
+        elif item.key in blocked:
+            stuck[item.key] = blocked[item.key]
+        elif any(fnmatchcase(name, pattern) for name in _names(item.package) for pattern in policy.exclude):
+            stuck[item.key] = "excluded by policy"
+        elif not _asked(item.package, candidate, policy):
+            unwanted.add(item.key)
+    return stuck, unwanted
+
+
+def _unmet(
+    installed: Sequence[Installed], candidates: Mapping[str, Candidate], compare: Compare, policy: PlanPolicy
+) -> list[_Unmet]:
+    """Return what the report names and the image or the sources do not have."""
+    result: list[_Unmet] = []
+    for name, minimum in sorted((policy.only or {}).items()):
+        items = [item for item in installed if item.package.name == name]
+        items = items or [item for item in installed if item.package.source == name]
+        if not items:
+            result.append(_Unmet("", Skip(name, "", minimum, "the report names it, but the image does not have it")))
+        for item in items:
+            reason = _unmet_version(item.package, candidates.get(item.key), minimum, compare)
+            if not reason and policy.scope == "security" and not candidates[item.key].security:
+                reason = "the sources offer a newer version, but no security source does"
+            if reason:
+                offered = candidates[item.key].package.version if item.key in candidates else ""
+                result.append(_Unmet(item.key, Skip(item.package.name, item.package.version, offered, reason)))
+    return result
+
+
+def _unmet_version(package: Package, candidate: Candidate | None, minimum: str, compare: Compare) -> str:
+    if minimum and _reaches(package, minimum, compare):
+        return f"the image already has {package.version}; the report asks for {minimum} or newer"
+    if candidate is None:
+        return f"the report asks for {minimum or 'a newer version'}, the sources offer nothing newer"
+    if minimum and not _reaches(candidate.package, minimum, compare):
+        return f"the report asks for {minimum}, the sources offer {candidate.package.version}"
+    return ""
+
+
+def _reaches(package: Package, minimum: str, compare: Compare) -> bool:
+    """Say whether a package is at `minimum` or newer; scanners give the source's version where the two differ."""
+    return compare(package.source_version or package.version, minimum) >= 0
