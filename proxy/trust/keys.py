@@ -108,7 +108,7 @@ class SigningKey:
         if any(mark in pem for mark in _COSIGN_MARKS):
             raise Unsupported(
                 f"{where}: a private key in cosign's encrypted format, which admend does not read; give it a PKCS#8 "
-                "PEM key (openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256); cosign verifies its signatures"
+                "PEM key (openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256); cosign accepts what it signs"
             )
         try:
             key = serialization.load_pem_private_key(pem, password)
