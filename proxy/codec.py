@@ -22,24 +22,24 @@ T = TypeVar("T")
 
 def encode(value: Any) -> Any:
     """Return `value` as JSON types: dataclasses as objects, bytes as base64, digests, dates and enums as text."""
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int | float) or type(value) is str:
         return value
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Digest):
-        return str(value)
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, datetime):
-        return value.isoformat()
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type | Digest):
         return {name: encode(getattr(value, name)) for name in _fields(type(value))}
+    return _encode_scalar(value)
+
+
+def _encode_scalar(value: Any) -> str:
+    if isinstance(value, Enum | Digest):
+        return str(value.value if isinstance(value, Enum) else value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, datetime):
+        return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
@@ -95,7 +95,9 @@ def _decode_tuple(items: tuple[Any, ...], value: Any, where: str) -> tuple[Any, 
         return tuple(_decode(items[0], item, f"{where}[{at}]") for at, item in enumerate(value))
     if len(items) != len(value):
         raise MalformedInput(f"must have {len(items)} items", file=where)
-    return tuple(_decode(kind, item, f"{where}[{at}]") for at, (kind, item) in enumerate(zip(items, value, strict=True)))
+    return tuple(
+        _decode(kind, item, f"{where}[{at}]") for at, (kind, item) in enumerate(zip(items, value, strict=True))
+    )
 
 
 def _decode_mapping(kind: Any, value: Any, where: str) -> dict[str, Any]:

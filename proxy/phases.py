@@ -1,0 +1,35 @@
+"""Wall-clock time by phase of one patch: pull, index, sources, plan, packages, layer, push, sign."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+PHASES = ("pull", "index", "sources", "plan", "packages", "layer", "push", "sign")
+Progress = Callable[[str], None]
+
+
+class Phases:
+    """A stopwatch with one lap per phase; a phase that comes again is added up.
+
+    Args:
+        progress: called with the phase's name as it begins.
+    """
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self._progress = progress
+        self.milliseconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time the block as part of phase `name`."""
+        if self._progress is not None:
+            self._progress(name)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, start, time.perf_counter())
+
+    def add(self, name: str, start: float, end: float) -> None:
+        """Add the time between two `perf_counter` readings to a phase."""
+        self.milliseconds[name] = self.milliseconds.get(name, 0.0) + 1000 * max(0.0, end - start)
