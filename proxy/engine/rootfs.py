@@ -1,33 +1,152 @@
-"""Layers and whiteouts merged into a read-only view of the root file system of an image."""
+"""Layers and whiteouts merged into a read-only view of the root file system of an image.
 
-from collections.abc import Iterator, Sequence
+Owns looking up, listing and reading paths, symlinks followed inside the root and never out of it. How layers become
+one tree is told in `overlay`. Contents that were not kept when a layer was scanned are never passed off as absent.
+"""
 
-from proxy.engine.tar import Entry
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from proxy.engine.layerindex import KINDS, LayerIndex
+from proxy.engine.overlay import IMPLIED, ROW_BITS, SYMLINK, follow, kind_of, merge_layers
+from proxy.engine.scan import extract_layer, scan_layer
+from proxy.engine.tar import Entry, Kind, Span
+from proxy.errors import AdmendError, MalformedInput
+
+__all__ = ["LayerIndex", "RootFS", "extract_layer", "scan_layer"]
 
 
 class RootFS:
-    """The merged view of an image's layers."""
+    """The merged view of an image's layers.
+
+    Args:
+        layers: the layers' indexes, the lowest first.
+        read_span: gives the bytes of a kept content.
+        read_missing: gives the content of a file that was not kept, by the layer's place in `layers` and the path
+            that the layer has it under; without it such a read is an error.
+
+    Raises:
+        MalformedInput: layers that no runtime could unpack.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[LayerIndex],
+        read_span: Callable[[Span], bytes],
+        read_missing: Callable[[int, str], bytes] | None = None,
+    ) -> None:
+        self._layers = layers
+        self._read_span, self._read_missing = read_span, read_missing
+        self._supplied: dict[int, Span] = {}
+        self._sorted: list[str] | None = None
+        self._tree = merge_layers(layers)
 
     def get(self, path: str) -> Entry | None:
         """Return the entry at `path` (symlinked parents followed, a symlink at the end not), or None."""
-        raise NotImplementedError
+        where = self.locate(path)
+        number = self._tree.get(where)
+        return None if number is None else self._entry(where, number)
 
     def resolve(self, path: str) -> str:
         """Return the canonical path of `path` (every symlink followed, the last one too); it need not exist."""
-        raise NotImplementedError
+        number = self._tree.get(path)
+        if number is not None and kind_of(self._layers, number) != SYMLINK:
+            return path
+        return follow(self._layers, self._tree, path, last=True)
 
     def locate(self, path: str) -> str:
         """Return where an entry named `path` really lies: parents' symlinks followed, the last component kept."""
-        raise NotImplementedError
+        return path if path in self._tree else follow(self._layers, self._tree, path, last=False)
 
     def read(self, path: str) -> bytes | None:
-        """Return the content of the regular file at `path` (symlinks followed), or None if there is none."""
-        raise NotImplementedError
+        """Return the content of the regular file at `path` (symlinks followed), or None if there is none.
+
+        Raises:
+            AdmendError: the file is there, but its content was not kept and nobody can give it.
+        """
+        number = self._file(path)
+        if number is None:
+            return None
+        index, row = self._row(number)
+        if not index.sizes[row]:
+            return b""
+        span = index.spans.get(row) or self._supplied.get(number)
+        if span is not None:
+            return self._read_span(span)
+        if self._read_missing is not None:
+            return self._read_missing(number >> ROW_BITS, index.paths[row])
+        raise AdmendError(f"{path}: its content was not kept when the layer was scanned; extract it first")
+
+    def origin(self, path: str) -> tuple[int, str] | None:
+        """Return which layer (its place) has the file at `path`, and under which name; None if it is no file."""
+        number = self._file(path)
+        if number is None:
+            return None
+        index, row = self._row(number)
+        return number >> ROW_BITS, index.paths[row]
+
+    def missing(self, paths: Iterable[str]) -> dict[int, set[str]]:
+        """Return what `extract_layer` must be asked for, by layer, before all of `paths` can be read."""
+        wanted: dict[int, set[str]] = {}
+        for path in paths:
+            number = self._file(path)
+            if number is None or number in self._supplied:
+                continue
+            index, row = self._row(number)
+            if index.sizes[row] and row not in index.spans:
+                wanted.setdefault(number >> ROW_BITS, set()).add(index.paths[row])
+        return wanted
+
+    def supply(self, place: int, spans: Mapping[str, Span]) -> None:
+        """Take the contents that `extract_layer` found in the layer at `place`."""
+        index = self._layers[place]
+        last = {
+            path: row for row, path in enumerate(index.paths) if path in spans and KINDS[index.kinds[row]] is Kind.FILE
+        }
+        for path, row in last.items():
+            if index.sizes[row] != spans[path].size:
+                raise MalformedInput("not the content that the layer's index describes", text=path)
+            self._supplied[place << ROW_BITS | row] = spans[path]
 
     def listdir(self, path: str) -> Sequence[str]:
         """Return the names in the directory `path`, sorted; empty if it is no directory."""
-        raise NotImplementedError
+        prefix, paths = self._below(path)
+        start = len(prefix)
+        return [name[start:] for name in paths if "/" not in name[start:]]
 
     def walk(self, path: str = "") -> Iterator[Entry]:
         """Yield every entry below `path`, sorted by path."""
-        raise NotImplementedError
+        _, paths = self._below(path)
+        return (self._entry(name, self._tree[name]) for name in paths)
+
+    def _below(self, path: str) -> tuple[str, list[str]]:
+        """Return the prefix of everything below the directory `path`, and all paths that have it."""
+        if self._sorted is None:
+            self._sorted = sorted(self._tree)
+        where = self.resolve(path)
+        if not where:
+            return "", self._sorted[1:]
+        first = bisect_left(self._sorted, f"{where}/")
+        return f"{where}/", self._sorted[first : bisect_left(self._sorted, f"{where}0")]  # "0" comes after "/"
+
+    def _file(self, path: str) -> int | None:
+        number = self._tree.get(self.resolve(path))
+        if number is None or number == IMPLIED:
+            return None
+        index, row = self._row(number)
+        return number if KINDS[index.kinds[row]] is Kind.FILE else None
+
+    def _row(self, number: int) -> tuple[LayerIndex, int]:
+        return self._layers[number >> ROW_BITS], number & (1 << ROW_BITS) - 1
+
+    def _entry(self, path: str, number: int) -> Entry:
+        if number == IMPLIED:
+            return Entry(path, Kind.DIR, 0o755)
+        index, row = self._row(number)
+        entry = index.entry(row, path)
+        span = self._supplied.get(number)
+        if span is None or entry.content is not None:
+            return entry
+        return Entry(
+            path, entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime, entry.size, "", span, entry.xattrs
+        )
