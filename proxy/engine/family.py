@@ -187,12 +187,16 @@ class PackageIndex:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An available version of an installed package: where to fetch it and which source offers it."""
+    """An available version of an installed package: where to fetch it and which source offers it.
+
+    `blocked` is the reason why the native tool's rules keep it back for now (a phased update...), or empty.
+    """
 
     package: Package
     fetch: Fetch
     source: str
     security: bool = False
+    blocked: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,8 +105,8 @@ def _fixed(
             continue
         if item.fixed:
             stuck[item.key] = item.fixed
-        elif item.key in blocked:
-            stuck[item.key] = blocked[item.key]
+        elif item.key in blocked or candidate.blocked:
+            stuck[item.key] = blocked.get(item.key) or candidate.blocked
         elif any(fnmatchcase(name, pattern) for name in _names(item.package) for pattern in policy.exclude):
             stuck[item.key] = "excluded by policy"
         elif not _asked(item.package, candidate, policy):

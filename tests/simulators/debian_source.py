@@ -150,7 +150,7 @@ def render_with_fault(suite: Suite, key: Tsk, fault: str = "") -> dict[str, byte
 def _spoil_indexes(files: dict[str, bytes], base: str, key: Tsk, fault: str) -> None:
     indexes = [path for path in files if "/binary-" in path and ("/Packages" in path or "/by-hash/" in path)]
     if fault == "wrong-hash":
-        files |= {path: files[path][:-1] + b"\x00" for path in indexes}
+        files |= {path: files[path][:-1] + bytes([files[path][-1] ^ 1]) for path in indexes}
         return
     release = files[f"{base}/Release"]
     for path in [path for path in indexes if path.endswith("Packages.xz")]:

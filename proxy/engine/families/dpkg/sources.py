@@ -1,0 +1,246 @@
+"""Which package sources serve an image: its own, as far as they may be used, or the machine's for its release.
+
+Owns the judgement over addresses that an image names: everything in an image is hostile. Uses http and https only;
+only hosts that this machine's own apt uses for the same distribution, that the operator mapped, or that he allowed.
+Ignores proxies, credentials, ``Signed-By`` and ``trusted=yes`` of an image: keys are pinned per distribution, by the
+distribution's id; a keyring named like a host is trusted for that host. No host is written down here.
+Specification: sources.list(5), apt.conf(5), os-release(5).
+
+Algorithm (numbers in the code): 1. the image's own lists, each entry judged; 2. if that leaves none (distroless images
+have no lists), the machine's entries of the same distribution, with the image's codename in place of the machine's and
+component main; 3. the operator's own additional sources for that release.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from proxy.engine.families.dpkg.sourcelist import SourceEntry, is_list_name, parse_source_list
+from proxy.engine.family import Distribution, PackageSource, SkippedSource, SourceSettings
+from proxy.engine.rootfs import RootFS
+
+LISTS = "etc/apt/sources.list"
+LISTS_FOLDER = "etc/apt/sources.list.d"
+MOVING = frozenset({"stable", "oldstable", "oldoldstable", "testing"})
+DEBIAN_CODENAMES = {
+    "9": "stretch",
+    "10": "buster",
+    "11": "bullseye",
+    "12": "bookworm",
+    "13": "trixie",
+    "14": "forky",
+}
+OLD_SECURITY = frozenset({"buster", "stretch", "jessie"})  # their security suite is written buster/updates
+
+_COMMENT = re.compile(r"/\*.*?\*/|^\s*(?://|#).*?$", re.DOTALL | re.MULTILINE)
+_PROXY = re.compile(r"\bproxy(?:-auto-?detect)?\b", re.IGNORECASE)
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,2000}")
+
+
+def image_sources(
+    fs: RootFS, distribution: Distribution, arch: str, settings: SourceSettings
+) -> tuple[tuple[PackageSource, ...], tuple[SkippedSource, ...]]:
+    """Return the sources to use for an image of `arch`, and what it names and is not used, with reasons."""
+    distribution = _with_codename(distribution)
+    machine = _Machine(settings, distribution)
+    sources: dict[tuple[str, str], PackageSource] = {}
+    skipped: list[SkippedSource] = [*_named_proxies(fs)]
+    for entry in _image_entries(fs):  # (1)
+        judged = _judge(entry, distribution, arch, settings, machine)
+        if isinstance(judged, SkippedSource):
+            skipped.append(judged)
+        else:
+            _add(sources, judged)
+    if not sources:  # (2)
+        for source in machine.sources(arch):
+            _add(sources, source)
+    for extra in settings.extra:  # (3)
+        if extra.family == "dpkg" and distribution.id in extra.keys and _fits(extra.suite, distribution):
+            _add(sources, replace(extra, arch=arch, components=extra.components or ("main",)))
+    if not sources:
+        skipped.append(SkippedSource("", "settings", _nothing(distribution)))
+    return tuple(sources.values()), tuple(skipped)
+
+
+def _add(sources: dict[tuple[str, str], PackageSource], source: PackageSource) -> None:
+    """Add a source; components of one address and suite are joined, as apt does."""
+    key = (source.uri.rstrip("/"), source.suite)
+    known = sources.get(key)
+    if known is not None:
+        source = replace(known, components=tuple(dict.fromkeys((*known.components, *source.components))))
+    sources[key] = source
+
+
+def _nothing(distribution: Distribution) -> str:
+    release = " ".join(part for part in (distribution.id, distribution.version, distribution.codename) if part)
+    return (
+        f"no package source is known for {release or 'a system without os-release'}: set sources.extra for it, or"
+        " sources.mirrors or sources.allow for the addresses that its images name"
+    )
+
+
+def _with_codename(distribution: Distribution) -> Distribution:
+    """Return the distribution with its codename: distroless images of Debian 11 and older do not tell theirs."""
+    if distribution.codename or distribution.id != "debian":
+        return distribution
+    return replace(distribution, codename=DEBIAN_CODENAMES.get(distribution.version.partition(".")[0], ""))
+
+
+def _named_proxies(fs: RootFS) -> Iterator[SkippedSource]:
+    folder = "etc/apt/apt.conf.d"
+    for path in ("etc/apt/apt.conf", *(f"{folder}/{name}" for name in fs.listdir(folder))):
+        data = fs.read(path)
+        if data is not None and _PROXY.search(_COMMENT.sub("", data.decode("utf-8", "replace"))):
+            yield SkippedSource("", f"/{path}", "apt.conf names a proxy; ignored")
+
+
+def _image_entries(fs: RootFS) -> Iterator[SourceEntry]:
+    names = sorted(name for name in fs.listdir(LISTS_FOLDER) if is_list_name(name))
+    for path in (LISTS, *(f"{LISTS_FOLDER}/{name}" for name in names)):
+        data = fs.read(path)
+        if data is not None:
+            yield from parse_source_list(data, f"/{path}")
+
+
+def _judge(
+    entry: SourceEntry, distribution: Distribution, arch: str, settings: SourceSettings, machine: "_Machine"
+) -> PackageSource | SkippedSource:
+    """(1) Return the image's entry as a source, or why it is not used."""
+    uri = entry.uri.replace("$(ARCH)", arch)
+    reason = entry.fault or _bad_address(uri)
+    if not reason and entry.archs and arch not in entry.archs:
+        reason = f"it is for {', '.join(entry.archs)}, the image is {arch}"
+    keys: tuple[str, ...] = (distribution.id,)
+    if not reason:
+        mapped = _mapped(uri, settings)
+        host = urlsplit(mapped or uri).hostname or ""
+        keys += (host,) if host in settings.keyrings else ()
+        if mapped is None and _endpoint(uri) not in machine.endpoints and not _allowed(uri, settings.allowed):
+            reason = (
+                f"{host} is not a source of {distribution.id or 'this system'} that this machine uses: allow it in"
+                " sources.allow or map it in sources.mirrors"
+            )
+        uri = mapped or uri
+    if reason:
+        return SkippedSource(_without_credentials(entry.uri), entry.written, reason)
+    suite = entry.suite.replace("$(ARCH)", arch)
+    entry = replace(entry, written=f"image: {entry.written}")
+    return _source(entry, uri, suite, distribution, arch=arch, keys=keys)
+
+
+def _source(
+    entry: SourceEntry, uri: str, suite: str, distribution: Distribution, *, arch: str, keys: tuple[str, ...]
+) -> PackageSource:
+    moving = re.split("[-/]", suite, maxsplit=1)[0] in MOVING
+    options = {"codename": distribution.codename} if moving and distribution.codename else {}
+    security = suite.endswith("-security") or "/updates" in suite
+    return PackageSource("dpkg", uri.rstrip("/"), suite, entry.components, arch, keys, security, entry.written, options)
+
+
+def _bad_address(uri: str) -> str:
+    """Return why an address that an image names must not be used, or ``""``."""
+    scheme = uri.partition(":")[0].lower()
+    if scheme not in {"http", "https"}:
+        return f"{scheme}: addresses of an image are not used; http and https are"
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port
+    except ValueError:
+        return "not an address"
+    if _URI.fullmatch(uri) is None or not parts.hostname or parts.query or parts.fragment:
+        return "not an address"
+    if "@" in parts.netloc:
+        return "it carries credentials; give them in admend's own settings"
+    if any(part in {".", ".."} for part in parts.path.split("/")) or "%" in parts.path:
+        return "an address with `.`, `..` or `%` in its path"
+    return ""
+
+
+def _without_credentials(uri: str) -> str:
+    return re.sub(r"(?<=//)[^/]*@", "", uri)
+
+
+def _endpoint(uri: str) -> tuple[str, int]:
+    """Return host and port; http and https of one host are one (packages are signed either way)."""
+    parts = urlsplit(uri)
+    port = parts.port or 0
+    return (parts.hostname or "").lower(), 0 if port in {80, 443} else port
+
+
+def _under(uri: str, prefix: str) -> bool:
+    return uri.rstrip("/") == prefix.rstrip("/") or uri.startswith(prefix.rstrip("/") + "/")
+
+
+def _mapped(uri: str, settings: SourceSettings) -> str | None:
+    """Return where the operator's longest matching prefix maps `uri`, or None."""
+    prefixes = [prefix for prefix in settings.mirrors if _under(uri, prefix)]
+    if not prefixes:
+        return None
+    prefix = max(prefixes, key=len)
+    return settings.mirrors[prefix].rstrip("/") + uri[len(prefix.rstrip("/")) :]
+
+
+def _allowed(uri: str, prefixes: Iterable[str]) -> bool:
+    return any(_under(uri, prefix) for prefix in prefixes)
+
+
+def _fits(suite: str, distribution: Distribution) -> bool:
+    """Say whether a suite that the operator named belongs to the image's release; flat ones belong to any."""
+    first = re.split("[-/]", suite, maxsplit=1)[0]
+    return suite.endswith("/") or first == distribution.codename or first in MOVING
+
+
+class _Machine:
+    """What the machine's own apt configuration offers for a distribution.
+
+    Args:
+        settings: holds the machine's files.
+        distribution: the image's.
+    """
+
+    def __init__(self, settings: SourceSettings, distribution: Distribution) -> None:
+        release = _os_release(settings.machine.get("os-release", b""))
+        self._distribution = distribution
+        self._same = bool(distribution.id) and release.get("ID", "") == distribution.id
+        self._codename = release.get("VERSION_CODENAME", "")
+        entries = [
+            entry
+            for name, data in sorted(settings.machine.items())
+            if name != "os-release"
+            for entry in parse_source_list(data, name)
+            if not entry.fault and not _bad_address(entry.uri)
+        ]
+        self._entries = [entry for entry in entries if self._is_distribution(entry)]
+        self.endpoints = {_endpoint(entry.uri) for entry in self._entries}
+
+    def _is_distribution(self, entry: SourceEntry) -> bool:
+        """Say whether the entry is of the image's distribution: by its keyring, else by the machine's codename."""
+        keyring = entry.options.get("signed-by", "").rpartition("/")[2]
+        if keyring:
+            return keyring.startswith(f"{self._distribution.id}-") and bool(self._distribution.id)
+        first = re.split("[-/]", entry.suite, maxsplit=1)[0]
+        return self._same and first in {self._codename, *MOVING} - {""}
+
+    def sources(self, arch: str) -> Iterator[PackageSource]:
+        """(2) Yield the machine's release, updates and security suites, written for the image's release."""
+        codename = self._distribution.codename
+        for entry in self._entries:
+            first, rest = re.match(r"([^-/]*)(.*)", entry.suite.rstrip("/"), re.DOTALL).groups()  # type: ignore[union-attr]
+            if not codename or rest not in {"", "-updates", "-security", "/updates"}:
+                continue
+            if first not in {self._codename, *MOVING}:
+                continue
+            if rest in {"-security", "/updates"}:
+                rest = "/updates" if codename in OLD_SECURITY else "-security"
+            plain = replace(entry, components=("main",), written=f"machine: {entry.written}")
+            keys = (self._distribution.id,)
+            source = _source(plain, entry.uri, codename + rest, self._distribution, arch=arch, keys=keys)
+            if entry.options.get("check-valid-until", "").lower() in {"no", "false"}:
+                source = replace(source, options={**source.options, "check-valid-until": "no"})
+            yield source
+
+
+def _os_release(data: bytes) -> dict[str, str]:
+    pairs = (line.partition("=") for line in data.decode("utf-8", "replace").splitlines() if "=" in line)
+    return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}

@@ -1,0 +1,273 @@
+"""The index of a source: trusted from the signature down, stored, and read back."""
+
+import io
+import lzma
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.engine.families.dpkg.index import IndexReader, refresh_source
+from proxy.engine.families.dpkg.release import open_signed, parse_release
+from proxy.engine.families.dpkg.spool import StanzaReader, write_stanzas
+from proxy.engine.family import Absent, Blob, Fetch, PackageIndex, PackageSource, SourceSettings
+from proxy.errors import MalformedInput, TrustFailure, Unsupported, UpstreamRefused
+from proxy.oci.digest import Digest
+from tests.simulators.debian_source import Deb, DebianSource, Suite, keyring, new_key
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+OPENSSL = Deb("openssl", "3.0.2-1", fields={"Depends": "libssl3 (>= 3), libc6 | libc", "Breaks": "old (<< 2)"})
+LIBSSL = Deb("libssl3", "3.0.2-1", fields={"Source": "openssl (3.0.2-0)", "Provides": "ssl-abi (= 3),\n ssl-virtual"})
+SUITE = Suite("bookworm", (OPENSSL, LIBSSL, Deb("foreign", "1", "arm64")), archs=("amd64", "arm64"))
+
+
+def fetch(request: Fetch) -> Blob | Absent:
+    """Do what the shell does: fetch, check, answer."""
+    try:
+        with urllib.request.urlopen(request.url) as answer:
+            data = answer.read()
+    except urllib.error.HTTPError as error:
+        return Absent(f"{error.code}")
+    if request.digest is not None and Digest.of(data) != request.digest:
+        raise TrustFailure(f"{request.url}: digest is not the expected one")
+    return Blob(request.url, len(data), lambda: io.BytesIO(data))
+
+
+def refresh(
+    source: PackageSource,
+    keys: dict[str, bytes],
+    now: datetime = NOW,
+    answer: Callable[[Fetch], Blob | Absent] = fetch,
+) -> PackageIndex:
+    steps = refresh_source(source, SourceSettings(keyrings=keys), now, io.BytesIO())
+    need = next(steps)
+    while True:
+        try:
+            need = steps.send({request: answer(request) for request in need})
+        except StopIteration as finished:
+            index = finished.value
+            assert isinstance(index, PackageIndex)
+            return index
+
+
+def asked(server: DebianSource, **changes: object) -> PackageSource:
+    source = PackageSource("dpkg", server.uri, "bookworm", ("main",), "amd64", ("debian",))
+    return replace(source, **changes)  # type: ignore[arg-type]
+
+
+def test_a_good_source_is_indexed_and_found_by_name() -> None:
+    with DebianSource([SUITE]) as server:
+        index = refresh(asked(server, security=True), {"debian": server.keyring})
+        assert index.date == SUITE.date
+        assert index.facts["Codename"] == "bookworm"
+        reader = IndexReader(index)
+        (package,) = reader.lookup("openssl")
+        assert [str(one) for group in package.requires for one in group] == ["libssl3 (>= 3)", "libc6", "libc"]
+        assert [str(one) for one in package.conflicts] == ["old (< 2)"]
+        candidate = reader.candidate(package)
+        assert candidate.security
+        assert isinstance(fetch(candidate.fetch), Blob)
+        (library,) = reader.lookup("libssl3")
+        assert (library.source, library.source_version) == ("openssl", "3.0.2-0")
+        assert [one.name for one in reader.providers("ssl-abi")] == ["libssl3"]
+        assert [one.name for one in reader.providers("ssl-virtual")] == ["libssl3"]
+        assert reader.lookup("foreign") == ()
+        assert reader.providers("openssl") == ()
+        assert any("/by-hash/SHA256/" in path for path in server.requests)
+        reader.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("bad-signature", "no good signature"),
+        ("foreign-key", "no good signature"),
+        ("unsigned", "no signature"),
+        ("expired", "expired on 2020-01-01"),
+        ("future", "in the future"),
+        ("wrong-codename", "asked for bookworm, but the release is of elsewhere"),
+        ("wrong-hash", "digest"),
+    ],
+)
+def test_a_source_that_is_not_to_be_trusted_is_refused(fault: str, message: str) -> None:
+    with DebianSource([SUITE], fault) as server, pytest.raises(TrustFailure, match=message):
+        refresh(asked(server), {"debian": server.keyring})
+
+
+def test_a_source_without_a_release_is_refused_by_name() -> None:
+    with DebianSource([SUITE], "no-release") as server, pytest.raises(UpstreamRefused, match="has no InRelease"):
+        refresh(asked(server), {"debian": server.keyring})
+
+
+def test_an_index_cut_short_is_malformed() -> None:
+    with DebianSource([SUITE], "truncated-index") as server:
+        release = server.files["dists/bookworm/InRelease"].decode()
+        gz = next(line.split()[0] for line in release.splitlines() if line.endswith("binary-amd64/Packages.gz"))
+        for path in [path for path in server.files if path.endswith((".gz", gz))]:
+            del server.files[path]
+        with pytest.raises(MalformedInput, match="cannot be unpacked"):
+            refresh(asked(server), {"debian": server.keyring})
+
+
+def test_a_missing_keyring_says_what_to_install() -> None:
+    with DebianSource([SUITE]) as server, pytest.raises(TrustFailure, match="install the distribution's keyring"):
+        refresh(asked(server), {"ubuntu": keyring(new_key())})
+
+
+def test_the_next_form_is_taken_where_the_mirror_lacks_one() -> None:
+    with DebianSource([SUITE]) as server:
+        for path in [path for path in server.files if "/by-hash/" in path or path.endswith("Packages.gz")]:
+            del server.files[path]
+        index = refresh(asked(server), {"debian": server.keyring})
+        assert len(IndexReader(index)) == 2
+        assert server.requests[-1].endswith("Packages.xz")
+        for path in [path for path in server.files if "/Packages" in path]:
+            del server.files[path]
+        with pytest.raises(UpstreamRefused, match="does not have it"):
+            refresh(asked(server), {"debian": server.keyring})
+
+
+def test_packages_of_all_architectures_are_read_where_they_are_listed_apart() -> None:
+    common = Deb("common", "1", "all")
+    with DebianSource([replace(SUITE, packages=(common,), archs=("amd64", "all"))]) as server:
+        index = refresh(asked(server), {"debian": server.keyring})
+        assert [package.arch for package in IndexReader(index).lookup("common")] == ["all", "all"]
+        assert any("binary-all" in path or "/by-hash/" in path for path in server.requests)
+
+
+def test_a_component_that_the_release_lacks_is_named() -> None:
+    with DebianSource([SUITE]) as server:
+        index = refresh(asked(server, components=("main", "contrib")), {"debian": server.keyring})
+        assert index.facts["missing"] == "contrib"
+        with pytest.raises(Unsupported, match="no packages of contrib for amd64"):
+            refresh(asked(server, components=("contrib",)), {"debian": server.keyring})
+
+
+def test_a_moving_suite_must_be_of_the_images_release() -> None:
+    suite = replace(SUITE, codename="stable", facts={"Codename": "trixie"})
+    with DebianSource([suite]) as server:
+        refresh(asked(server, suite="stable"), {"debian": server.keyring})
+        with pytest.raises(TrustFailure, match="the image is of bookworm, but the release is of trixie"):
+            refresh(asked(server, suite="stable", options={"codename": "bookworm"}), {"debian": server.keyring})
+
+
+def test_valid_until_counts_from_the_moment_asked_for() -> None:
+    until = NOW + timedelta(days=7)
+    with DebianSource([replace(SUITE, valid_until=until)]) as server:
+        refresh(asked(server), {"debian": server.keyring}, until)
+        with pytest.raises(TrustFailure, match="expired"):
+            refresh(asked(server), {"debian": server.keyring}, until + timedelta(seconds=1))
+        refresh(
+            asked(server, options={"check-valid-until": "no"}), {"debian": server.keyring}, until + timedelta(days=1)
+        )
+
+
+def test_text_around_the_signed_part_is_not_read() -> None:
+    with DebianSource([SUITE]) as server:
+        path = "dists/bookworm/InRelease"
+        server.files[path] += b"\nSuite: evil\n"
+        index = refresh(asked(server), {"debian": server.keyring})
+        assert index.facts["Suite"] == "stable"
+        server.files[path] = b"Suite: evil\n\n" + server.files[path]
+        with pytest.raises(TrustFailure, match="carries no signature"):
+            refresh(asked(server), {"debian": server.keyring})
+
+
+def test_a_package_whose_address_leaves_the_source_is_malformed() -> None:
+    with DebianSource([SUITE]) as server:
+        reader = IndexReader(refresh(asked(server), {"debian": server.keyring}))
+    (package,) = reader.lookup("openssl")
+    for bad in ("../x.deb", "pool/../../x.deb", "https://elsewhere.example/x.deb", "/etc/passwd", ""):
+        with pytest.raises(MalformedInput, match="no usable Filename"):
+            reader.candidate(replace(package, fields={**package.fields, "Filename": bad}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"Suite: x\nDate: Thu, 01 Jan 2026 00:00:00 UTC\n",
+        b"Suite: x\nSHA256:\n " + b"0" * 64 + b" 1 a\n",
+        b"Suite: x\nDate: yesterday\nSHA256:\n " + b"0" * 64 + b" 1 a\n",
+        b"Suite: x\nSHA256:\n short 1 a\n",
+        b"Suite: x\nSuite: y\n",
+        b"\xff",
+    ],
+)
+def test_a_malformed_release_is_refused(text: bytes) -> None:
+    with pytest.raises(MalformedInput):
+        parse_release(text, "here")
+
+
+NAMES = st.text("abcdefgh0123456789+-.", min_size=1, max_size=6)
+
+
+@given(
+    st.dictionaries(NAMES, st.lists(NAMES, max_size=3), max_size=12),
+    st.integers(1, 60),
+)
+def test_every_package_and_every_provided_name_is_found_whatever_the_pieces(
+    packages: dict[str, list[str]], size: int
+) -> None:
+    text = "\n".join(
+        f"Package: {name}\nTag: a,\n b\nProvides: {', '.join(provides)}\nDescription: x\n"
+        if provides
+        else f"Package: {name}\n"
+        for name, provides in packages.items()
+    ).encode()
+    spool = io.BytesIO()
+    assert write_stanzas(pieces(text, size), spool, "here") == len(packages)
+    reader = StanzaReader(spool, "here")
+    for name, provides in packages.items():
+        assert any(stanza.split(b"\n")[0] == f"Package: {name}".encode() for stanza in reader.named(name))
+        for one in provides:
+            assert any(stanza.startswith(f"Package: {name}\n".encode()) for stanza in reader.providing(one))
+    assert not any(b"Tag" in stanza or b"Description" in stanza for name in packages for stanza in reader.named(name))
+
+
+def pieces(text: bytes, size: int) -> Iterable[bytes]:
+    return [text[at : at + size] for at in range(0, len(text), size)]
+
+
+def test_a_damaged_index_is_malformed() -> None:
+    spool = io.BytesIO()
+    write_stanzas([b"Package: a\n\nPackage: b\n"], spool, "here")
+    data = spool.getvalue()
+    for bad in (b"", data[:-1], data[1:], data[:-40] + b"\xff" * 32 + data[-8:]):
+        with pytest.raises(MalformedInput):
+            StanzaReader(io.BytesIO(bad), "here")
+
+
+def test_a_stanza_without_a_name_is_malformed() -> None:
+    with pytest.raises(MalformedInput, match="without a Package"):
+        write_stanzas([b"Version: 1\n\n"], io.BytesIO(), "here")
+
+
+SECURITY = Path("/work/shared/data/repo-metadata/debian-bullseye-security")
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+@pytest.mark.data
+@pytest.mark.interop
+@pytest.mark.skipif(not (SECURITY.exists() and KEYRING.exists()), reason="recorded source or keyring is not here")
+def test_the_recorded_security_release_of_debian_verifies_and_is_read() -> None:
+    source = PackageSource("dpkg", "http://archive.example/x", "bullseye-security", ("main",), "amd64", ("debian",))
+    keys = {"debian": KEYRING.read_bytes()}
+    signed = (SECURITY / "InRelease").read_bytes()
+    release = parse_release(open_signed(signed, source, keys), "InRelease")
+    packages = (SECURITY / "Packages.amd64.xz").read_bytes()
+    listed = release.files["main/binary-amd64/Packages"]
+    assert listed.digest == Digest.of(lzma.decompress(packages))
+
+    def answer(request: Fetch) -> Blob | Absent:
+        known = {"InRelease": signed, "Packages.xz": packages}.get(request.url.rpartition("/")[2])
+        return Absent("404") if known is None else Blob(request.url, len(known), lambda: io.BytesIO(known))
+
+    reader = IndexReader(refresh(source, keys, datetime(2026, 11, 1, tzinfo=UTC), answer))
+    assert len(reader) > 1000
+    assert "1.1.1w-0+deb11u8" in {package.version for package in reader.lookup("libssl1.1")}
