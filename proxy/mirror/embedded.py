@@ -16,10 +16,10 @@ from proxy.blobs import BlobStore
 from proxy.errors import MalformedInput, TrustFailure
 from proxy.mirror.collect import GRACE, content, expire, plan, retire, sweep_manifests, unneeded
 from proxy.mirror.layout import Layout
-from proxy.mirror.naming import Naming
 from proxy.mirror.tags import is_immutable, is_source, patched_tag, superseded_tag
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Descriptor, Index, Manifest, parse_manifest
+from proxy.oci.naming import Naming
 from proxy.oci.reference import ImageRef
 from proxy.partial import in_thread
 

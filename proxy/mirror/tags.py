@@ -15,8 +15,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from proxy.oci.digest import Digest
+from proxy.oci.naming import is_internal
 
-_INTERNAL = re.compile(r"src-[0-9a-f]{16,64}(\..+)?|(sha256|sha512)-[0-9a-f]{64,128}(\..+)?")
 _SOURCE = re.compile(r"src-[0-9a-f]{16,64}")
 _SUPERSEDED = re.compile(r"(sha256|sha512)-([0-9a-f]{64,128})\.superseded-([0-9]{1,15})")
 _COMPANIONS = ("", ".sig", ".att", ".sbom", ".patched")
@@ -35,11 +35,6 @@ def superseded_tag(digest: Digest, since: float) -> str:
 def companion_tags(digest: Digest) -> tuple[str, ...]:
     """Return the tags that go with a digest: its own, its signature's and attestations', the referrers fallback."""
     return tuple(f"{digest.algorithm}-{digest.hex}{suffix}" for suffix in _COMPANIONS)
-
-
-def is_internal(tag: str) -> bool:
-    """Return whether only the mirror gives such tags."""
-    return _INTERNAL.fullmatch(tag) is not None
 
 
 def is_source(tag: str) -> bool:

@@ -1,4 +1,4 @@
-"""Where an upstream image lives in the mirror, and back.
+"""Where an upstream image lives in the mirror, and back; which tags only the mirror gives.
 
 Owns the two namings, both injective and both readable:
 
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from proxy.errors import MalformedInput
-from proxy.mirror.tags import is_internal
 from proxy.oci.reference import MAX_NAME, ImageRef
 
+_INTERNAL = re.compile(r"src-[0-9a-f]{16,64}(\..+)?|(sha256|sha512)-[0-9a-f]{64,128}(\..+)?")
 _DASHES = re.compile(r"-{2,}")
 _IPV6 = "ipv6__"
 
@@ -75,6 +75,11 @@ class Naming:
         if self.name_for(original).repository != ref.repository:
             return None  # a name that this naming never gives
         return ImageRef(original.host, original.repository, tag, ref.digest)
+
+
+def is_internal(tag: str) -> bool:
+    """Return whether only the mirror gives such tags."""
+    return _INTERNAL.fullmatch(tag) is not None
 
 
 def _render_host(host: str) -> str:
