@@ -5,7 +5,7 @@ Owns the event's fields and the sink. Never holds a secret: references and reaso
 
 import sys
 from datetime import datetime
-from typing import TextIO
+from typing import Literal, TextIO
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ class AuditEvent(Wire):
     """One container of one admission."""
 
     time: datetime
+    level: Literal["info", "warning", "error"] = "info"
     uid: str
     dry_run: bool
     operation: str
