@@ -1,6 +1,5 @@
 """The packages and sources that the demonstration builds, judged by dpkg-deb where it exists."""
 
-import shutil
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 from pysequoia import Cert, verify
 
 from tests.simulators.debian_source import Deb, DebFile, DebianSource, Suite, build_deb
+from tests.support import require_tool
 
 DEB = Deb(
     "libdemo1",
@@ -27,12 +27,12 @@ def test_the_same_package_is_built_twice_to_the_same_bytes() -> None:
 
 
 @pytest.mark.interop
-@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not on this machine")
 def test_dpkg_deb_reads_a_built_package(tmp_path: Path) -> None:
+    tool = require_tool("dpkg-deb")
     path = tmp_path / "x.deb"
     path.write_bytes(build_deb(DEB))
-    fields = subprocess.run(["dpkg-deb", "-f", path], capture_output=True, check=True, text=True).stdout
-    subprocess.run(["dpkg-deb", "-x", path, tmp_path / "tree"], check=True)
+    fields = subprocess.run([tool, "-f", path], capture_output=True, check=True, text=True).stdout
+    subprocess.run([tool, "-x", path, tmp_path / "tree"], check=True)
     assert "Package: libdemo1\n" in fields
     assert "Version: 1:1.0-2\n" in fields
     assert (tmp_path / "tree/usr/lib/libdemo.so").read_bytes() == b"\x7fELF"

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from proxy.engine.families.dpkg.sourcelist import SourceEntry, is_list_name, parse_source_list
 from proxy.engine.family import Distribution, PackageSource, SkippedSource, SourceSettings
+from proxy.engine.osrelease import parse_distribution
 from proxy.engine.rootfs import RootFS
 
 LISTS = "etc/apt/sources.list"
@@ -200,10 +201,10 @@ class _Machine:
     """
 
     def __init__(self, settings: SourceSettings, distribution: Distribution) -> None:
-        release = _os_release(settings.machine.get("os-release", b""))
+        release = parse_distribution(settings.machine.get("os-release", b""))
         self._distribution = distribution
-        self._same = bool(distribution.id) and release.get("ID", "") == distribution.id
-        self._codename = release.get("VERSION_CODENAME", "")
+        self._same = bool(distribution.id) and release.id == distribution.id
+        self._codename = release.codename
         entries = [
             entry
             for name, data in sorted(settings.machine.items())
@@ -239,8 +240,3 @@ class _Machine:
             if entry.options.get("check-valid-until", "").lower() in {"no", "false"}:
                 source = replace(source, options={**source.options, "check-valid-until": "no"})
             yield source
-
-
-def _os_release(data: bytes) -> dict[str, str]:
-    pairs = (line.partition("=") for line in data.decode("utf-8", "replace").splitlines() if "=" in line)
-    return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}

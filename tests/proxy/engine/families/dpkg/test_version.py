@@ -1,6 +1,5 @@
 """Debian versions compare as dpkg compares them."""
 
-import shutil
 import subprocess
 
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.engine.families.dpkg.version import compare_versions, split_version
 from proxy.errors import MalformedInput
+from tests.support import require_tool
 
 part = st.text("0019aZz.+~", min_size=1, max_size=7)
 versions = st.builds(
@@ -69,9 +69,9 @@ def test_the_order_is_total_and_transitive(a: str, b: str, c: str) -> None:
 
 
 @pytest.mark.interop
-@pytest.mark.skipif(shutil.which("dpkg") is None, reason="dpkg is not on this machine")
 @settings(max_examples=150, deadline=None)
 @given(versions, versions)
 def test_dpkg_agrees(a: str, b: str) -> None:
+    dpkg = require_tool("dpkg")
     relation = {-1: "lt", 0: "eq", 1: "gt"}[compare_versions(a, b)]
-    assert subprocess.run(["dpkg", "--compare-versions", a, relation, b], check=False).returncode == 0
+    assert subprocess.run([dpkg, "--compare-versions", a, relation, b], check=False).returncode == 0

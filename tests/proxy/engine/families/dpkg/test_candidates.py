@@ -1,0 +1,213 @@
+"""Which version is chosen, by apt's rules; apt itself is asked in the end."""
+
+import io
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from proxy.engine.families.dpkg.candidates import available, choose
+from proxy.engine.families.dpkg.spool import write_stanzas
+from proxy.engine.family import Blob, Candidate, Distribution, Installed, Package, PackageIndex, PackageSource
+from tests.simulators.debian_source import Deb, DebianSource, Suite
+from tests.simulators.rootfs import rootfs_of
+from tests.support import require_tool
+
+BOOKWORM = Distribution("debian", "12", "bookworm")
+DATE = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Database:
+    packages: tuple[Installed, ...]
+    distribution: Distribution = BOOKWORM
+    arch: str = "amd64"
+
+
+def installed(*names: str, version: str = "1.0-1", arch: str = "amd64") -> Database:
+    return Database(tuple(Installed(name, Package(name, version, arch)) for name in names))
+
+
+def index(suite: str, *packages: str, facts: Mapping[str, str] | None = None, more: str = "") -> PackageIndex:
+    """Make an index of `name version arch` texts."""
+    stanzas = "".join(
+        f"Package: {name}\nVersion: {version}\nArchitecture: {arch}\nFilename: pool/{name}_{version}.deb\nSize: 1\n"
+        f"SHA256: {'0' * 64}\n{more}\n"
+        for name, version, arch in (text.split() for text in packages)
+    )
+    spool = io.BytesIO()
+    write_stanzas([stanzas.encode()], spool, suite)
+    data = spool.getvalue()
+    security = suite.endswith("-security")
+    source = PackageSource("dpkg", f"http://{suite}.example/debian", suite, ("main",), "amd64", security=security)
+    known = {"Suite": "stable", "Codename": suite, "Origin": "Debian", "Label": "Debian", **(facts or {})}
+    return PackageIndex(source, DATE, known, Blob(suite, len(data), lambda: io.BytesIO(data)))
+
+
+def versions(chosen: Mapping[str, Candidate]) -> dict[str, str]:
+    return {key: candidate.package.version for key, candidate in chosen.items()}
+
+
+BACKPORTS = {"NotAutomatic": "yes", "ButAutomaticUpgrades": "yes"}
+NOTHING = rootfs_of({"etc/hostname": b"x"})
+
+
+def test_the_highest_version_of_all_sources_is_chosen() -> None:
+    chosen = choose(
+        NOTHING, installed("a", "b"), [index("bookworm", "a 1.0-1 amd64"), index("x-security", "a 1.0-2 amd64")]
+    )
+    assert versions(chosen) == {"a": "1.0-2"}
+    assert chosen["a"].fetch.url == "http://x-security.example/debian/pool/a_1.0-2.deb"
+    assert chosen["a"].security
+
+
+def test_a_version_that_a_security_source_has_too_is_a_security_update_from_the_first_source() -> None:
+    chosen = choose(NOTHING, installed("a"), [index("bookworm", "a 1.0-2 amd64"), index("x-security", "a 1.0-2 amd64")])
+    assert chosen["a"].security
+    assert chosen["a"].source == "bookworm.example/debian bookworm"
+
+
+def test_an_older_version_is_never_chosen() -> None:
+    assert choose(NOTHING, installed("a"), [index("bookworm", "a 0.9-1 amd64", "a 1.0-1 amd64")]) == {}
+
+
+def test_another_architecture_is_never_chosen_but_all_is_native() -> None:
+    offers = [index("bookworm", "a 2 i386", "b 2 all", "c 2 amd64")]
+    assert versions(choose(NOTHING, installed("a", "b", "c"), offers)) == {"b": "2", "c": "2"}
+    assert versions(choose(NOTHING, installed("a", "b", "c", arch="i386"), offers)) == {"a": "2"}
+
+
+def test_backports_do_not_replace_a_release_version_but_do_follow_their_own() -> None:
+    release, backports = index("bookworm", "a 1.0-1 amd64"), index("bookworm-backports", "a 2 amd64", facts=BACKPORTS)
+    assert choose(NOTHING, installed("a"), [release, backports]) == {}
+    own = installed("a", version="1.9~bpo")
+    assert versions(choose(NOTHING, own, [release, backports])) == {"a": "2"}
+    assert choose(NOTHING, own, [index("experimental", "a 2 amd64", facts={"NotAutomatic": "yes"})]) == {}
+
+
+def test_a_phased_update_is_named_as_blocked() -> None:
+    chosen = choose(NOTHING, installed("a"), [index("x", "a 2 amd64", more="Phased-Update-Percentage: 40\n")])
+    assert chosen["a"].blocked == "2 is a phased update, at 40 % so far"
+
+
+@pytest.mark.parametrize(
+    ("preferences", "expected"),
+    [
+        (b"Package: a\nPin: version 1.0*\nPin-Priority: 1001\n", {}),
+        (b"Package: *\nPin: release n=testing\nPin-Priority: 50\n", {"a": "1.5"}),
+        (b"# why\nPackage: *\nPin: release a=stable, n=test*\nPin-Priority: -1\n", {"a": "1.5"}),
+        (b"Package: *\nPin: origin testing.example\nPin-Priority: -1\n", {"a": "1.5"}),
+        (b'Package: *\nPin: origin "other.example"\nPin-Priority: -1\n', {"a": "2"}),
+        (b"Package: z a\nPin: release o=Debian\nPin-Priority: 10\n", {}),
+        (b"Package: src:src\nPin: release n=bookworm\nPin-Priority: 600\n", {"a": "2"}),
+        (b"Package: a*\nPin: release n=bookworm\nPin-Priority: 600\n", {"a": "1.5"}),
+    ],
+)
+def test_pins_of_the_image_are_followed(preferences: bytes, expected: dict[str, str]) -> None:
+    fs = rootfs_of({"etc/apt/preferences.d/pins": preferences})
+    offers = [index("bookworm", "a 1.5 amd64"), index("testing", "a 2 amd64")]
+    assert versions(choose(fs, installed("a"), offers)) == expected
+
+
+def test_a_default_release_comes_before_newer_versions_elsewhere() -> None:
+    fs = rootfs_of({"etc/apt/apt.conf.d/99": b'APT::Default-Release "bookworm";\n'})
+    offers = [index("bookworm", "a 1.0-1 amd64", "b 1.1 amd64"), index("testing", "a 2 amd64", "b 2 amd64")]
+    assert versions(choose(fs, installed("a", "b"), offers)) == {"b": "1.1"}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"Package: *\nPin: release x=1\nPin-Priority: 1\n",
+        b"Package: /a.*/\nPin: release n=x\nPin-Priority: 1\n",
+        b"Package: a\nPin: release n=x\nPin-Priority: high\n",
+        b"Package: a\nPin: nonsense\nPin-Priority: 1\n",
+        b"Package: a\n",
+    ],
+)
+def test_preferences_that_cannot_be_followed_block_rather_than_guess(bad: bytes) -> None:
+    fs = rootfs_of({"etc/apt/preferences": bad})
+    chosen = choose(fs, installed("a"), [index("bookworm", "a 2 amd64")])
+    assert "the image's apt preferences cannot be followed: /etc/apt/preferences" in chosen["a"].blocked
+
+
+def test_every_version_on_offer_is_listed_newest_first() -> None:
+    offers = [index("bookworm", "a 1 amd64", "a 3 i386"), index("x-security", "a 2 amd64", "a 1 amd64")]
+    found = available(installed("a"), offers, "a")
+    assert [(one.package.version, one.source.split("/")[0]) for one in found] == [
+        ("2", "x-security.example"),
+        ("1", "bookworm.example"),
+    ]
+
+
+PINS = [
+    "",
+    "Package: *\nPin: release n=testing\nPin-Priority: 100\n",
+    "Package: *\nPin: release n=testing\nPin-Priority: 99\n",
+    "Package: b\nPin: version 1.0*\nPin-Priority: 900\n",
+    "Package: a\nPin: release n=bookworm\nPin-Priority: 990\n\nPackage: *\nPin: release o=Debian\nPin-Priority: 400\n",
+]
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("preferences", PINS)
+@pytest.mark.parametrize("default", ["", "bookworm"])
+def test_apt_chooses_the_same(tmp_path: Path, preferences: str, default: str) -> None:
+    apt = require_tool("apt-cache")
+    get = require_tool("apt-get")
+    names = {"a": ("1.0-1", "2.0"), "b": ("0.5", "1.5"), "c": ("1.5", "1.4")}
+    suites = [
+        Suite("bookworm", tuple(Deb(name, both[0]) for name, both in names.items())),
+        Suite("testing", tuple(Deb(name, both[1]) for name, both in names.items()), name="testing"),
+        Suite("bpo", (Deb("a", "3"), Deb("d", "3")), name="bpo", facts=BACKPORTS),
+    ]
+    have = installed("a", "b", "c", "d")
+    with DebianSource(suites) as server:
+        lines = [f"deb [signed-by={tmp_path}/key.gpg] {server.uri} {suite.codename} main\n" for suite in suites]
+        (tmp_path / "key.gpg").write_bytes(server.keyring)
+        conf = private_apt(tmp_path, "".join(lines), have, preferences, default)
+        subprocess.run([get, "-q", "update"], env={"APT_CONFIG": conf}, check=True, capture_output=True)
+        text = subprocess.run(
+            [apt, "policy", *names, "d"], env={"APT_CONFIG": conf, "LC_ALL": "C"}, check=True, capture_output=True
+        ).stdout.decode()
+    said = dict(zip([*names, "d"], [ln.split()[1] for ln in text.splitlines() if "Candidate:" in ln], strict=True))
+    fs = rootfs_of(
+        {
+            "etc/apt/preferences": preferences.encode(),
+            "etc/apt/apt.conf": f'APT::Default-Release "{default}";\n'.encode() if default else b"",
+        }
+    )
+    offers = [
+        index(
+            suite.codename,
+            *(f"{deb.name} {deb.version} amd64" for deb in suite.packages),
+            facts={"Suite": suite.name, **suite.facts},
+        )
+        for suite in suites
+    ]
+    assert dict.fromkeys(said, "1.0-1") | versions(choose(fs, have, offers)) == said
+
+
+def private_apt(folder: Path, lines: str, have: Database, preferences: str, default: str) -> str:
+    for name in ("lists/partial", "cache/archives/partial", "etc"):
+        (folder / name).mkdir(parents=True)
+    (folder / "etc/sources.list").write_text(lines)
+    (folder / "etc/preferences").write_text(preferences)
+    status = "".join(
+        f"Package: {item.key}\nStatus: install ok installed\nVersion: {item.package.version}\nArchitecture: amd64\n"
+        "Maintainer: x\nDescription: x\n\n"
+        for item in have.packages
+    )
+    (folder / "status").write_text(status)
+    conf = folder / "apt.conf"
+    conf.write_text(
+        f'Dir::State "{folder}"; Dir::State::lists "{folder}/lists"; Dir::State::status "{folder}/status";\n'
+        f'Dir::Cache "{folder}/cache"; Dir::Etc "{folder}/etc"; Dir::Log "{folder}";\n'
+        'APT::Architecture "amd64"; APT::Architectures "amd64"; APT::Sandbox::User "root";\n'
+        'Acquire::Languages "none"; Acquire::http::Proxy "false";\n'
+        + (f'APT::Default-Release "{default}";\n' if default else "")
+    )
+    return str(conf)
