@@ -16,6 +16,9 @@ from proxy.engine.tar import Entry
 from proxy.oci.digest import Digest
 
 
+VALID_UNTIL = "valid-until"  # the fact by which a family says when an index expires (ISO 8601)
+
+
 @dataclass(frozen=True, slots=True)
 class Constraint:
     """A package name, perhaps with a version bound: `op` is one of ``< <= = >= >`` or empty for any version.

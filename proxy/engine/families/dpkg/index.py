@@ -26,6 +26,7 @@ from proxy.engine.families.dpkg.deb822 import Stanza, parse_relations
 from proxy.engine.families.dpkg.release import MAX_SIZE, Release, check_release, open_signed, parse_release
 from proxy.engine.families.dpkg.spool import StanzaReader, write_stanzas
 from proxy.engine.family import (
+    VALID_UNTIL,
     Absent,
     Blob,
     Candidate,
@@ -101,6 +102,8 @@ def refresh_source(source: PackageSource, settings: SourceSettings, now: datetim
     facts = {name: release.fields[name] for name in _FACTS if name in release.fields}
     if missing:
         facts["missing"] = ", ".join(missing)
+    if release.valid_until is not None:
+        facts[VALID_UNTIL] = release.valid_until.isoformat()
     return PackageIndex(source, release.date, facts, _spool_blob(source, spool))
 
 
