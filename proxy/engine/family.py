@@ -15,7 +15,6 @@ from proxy.engine.rootfs import RootFS
 from proxy.engine.tar import Entry
 from proxy.oci.digest import Digest
 
-
 VALID_UNTIL = "valid-until"  # the fact by which a family says when an index expires (ISO 8601)
 
 
@@ -23,7 +22,9 @@ VALID_UNTIL = "valid-until"  # the fact by which a family says when an index exp
 class Constraint:
     """A package name, perhaps with a version bound: `op` is one of ``< <= = >= >`` or empty for any version.
 
-    `arch` is an architecture qualifier as the family writes it (dpkg's ``any``, ``amd64``), or empty.
+    apk also writes ``~`` (the version begins so), ``<~``, ``>~`` and ``><`` (the package has this checksum); the plan
+    does not read these yet. `arch` is an architecture qualifier as the family writes it (dpkg's ``any``, ``amd64``),
+    or empty.
     """
 
     name: str
@@ -234,9 +235,14 @@ Refresh = Generator[tuple[Fetch, ...], Mapping[Fetch, Blob | Absent], PackageInd
 
 
 class Family(Protocol):
-    """One package manager's formats and rules. All methods are pure but for the streams they are handed."""
+    """One package manager's formats and rules. All methods are pure but for the streams they are handed.
+
+    `inspect_only` is empty, or says why images of this family can be read but not patched yet. Such a family offers
+    `keeps`, `open`, `sources` and `compare`; the rest raises Unsupported with that reason, so that nothing is fetched.
+    """
 
     name: str
+    inspect_only: str
 
     def keeps(self, path: str) -> bool:
         """Say whether the content of `path` must be kept when a layer is scanned (databases, source lists)."""
