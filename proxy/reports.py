@@ -1,0 +1,153 @@
+"""Scanner reports in: which packages have findings, and which versions fix them.
+
+Owns the reading of Trivy's JSON report (schema 2, ``trivy image --format json``). Takes only findings of operating
+system packages; findings of language packages are counted, since admend does not patch them. Refuses other formats
+by name, with what to do instead.
+Specification: https://trivy.dev/latest/docs/configuration/reporting/#json
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from proxy.errors import MalformedInput
+
+MAX_REPORT = 256 << 20  # bytes; a report with 40 findings has 0.2 MB, one with every package of a large image 20 MB
+SCHEMA = 2
+ADVICE = "write it with `trivy image --format json`"
+
+_OTHER_FORMATS = {
+    "bomFormat": "a CycloneDX document",
+    "spdxVersion": "an SPDX document",
+    "runs": "a SARIF report",
+    "matches": "a Grype report",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One vulnerability of one installed package; `fixed` is ``""`` where no fixed version is known."""
+
+    package: str
+    installed: str
+    fixed: str
+    cve: str
+    severity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a report says; `other` counts its findings that are not of operating system packages."""
+
+    artifact_name: str
+    os_family: str
+    os_version: str
+    items: tuple[Finding, ...]
+    other: int = 0
+
+
+class _Vulnerability(BaseModel):
+    VulnerabilityID: str = Field(min_length=1)
+    PkgName: str = Field(min_length=1)
+    InstalledVersion: str = ""
+    FixedVersion: str = ""
+    Severity: str = "UNKNOWN"
+
+
+class _Result(BaseModel):
+    Class: str = ""
+    Vulnerabilities: list[_Vulnerability] | None = None
+
+
+class _System(BaseModel):
+    Family: str = ""
+    Name: str = ""
+
+
+class _Metadata(BaseModel):
+    OS: _System | None = None
+
+
+class _Report(BaseModel):
+    ArtifactName: str = ""
+    Metadata: _Metadata | None = None
+    Results: list[_Result] | None = None
+
+
+def parse_report(data: bytes, where: str = "report") -> Findings:
+    """Parse a report; one without results, or whose results hold no vulnerabilities, has no findings.
+
+    Raises MalformedInput that says what the file is instead, where it ends too early, or which field is wrong.
+    """
+    document = _document(data, where)
+    try:
+        report = _Report.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise MalformedInput(f"not a Trivy report: {place}: {first['msg']}; {ADVICE}", file=where) from error
+    system = (report.Metadata and report.Metadata.OS) or _System()
+    found: dict[Finding, None] = {}
+    other = 0
+    for result in report.Results or ():
+        for item in result.Vulnerabilities or ():
+            if result.Class != "os-pkgs":
+                other += 1
+                continue
+            finding = Finding(
+                item.PkgName, item.InstalledVersion, item.FixedVersion.strip(), item.VulnerabilityID, item.Severity
+            )
+            found[finding] = None
+    return Findings(report.ArtifactName, system.Family, system.Name, tuple(found), other)
+
+
+def _document(data: bytes, where: str) -> dict[str, Any]:
+    """Return the JSON object, or say what else the file is."""
+    if len(data) > MAX_REPORT:
+        raise MalformedInput(f"a report of more than {MAX_REPORT} bytes", file=where)
+    if not data.strip():
+        raise MalformedInput("the report is empty; was the scan interrupted?", file=where)
+    if data.lstrip()[:1] not in {b"{", b"["}:
+        first = data.strip().splitlines()[0].decode("utf-8", "replace")
+        raise MalformedInput(f"not JSON (a table, or another format?): {ADVICE}", file=where, text=first)
+    try:
+        document: dict[str, Any] | list[Any] = json.loads(data)
+    except json.JSONDecodeError as error:
+        early = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
+        what = "the report ends too early; was the scan interrupted?" if early else f"not JSON: {error.msg}"
+        raise MalformedInput(what, file=where, line=error.lineno) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise MalformedInput("not JSON text", file=where) from error
+    if isinstance(document, list):
+        raise MalformedInput(f"a report of Trivy's schema 1, or no report: {ADVICE} of Trivy 0.20 or newer", file=where)
+    for key, kind in _OTHER_FORMATS.items():
+        if key in document and "SchemaVersion" not in document:
+            raise MalformedInput(f"{kind}, not Trivy's own: {ADVICE}", file=where)
+    if document.get("SchemaVersion") != SCHEMA:
+        version = document.get("SchemaVersion", "(none)")
+        raise MalformedInput(f"SchemaVersion is {version}, {SCHEMA} is read: {ADVICE}", file=where)
+    return document
+
+
+def fixed_versions(findings: Findings, compare: Callable[[str, str], int]) -> dict[str, str]:
+    """Return, by package name, the lowest version that fixes every finding that has a fix (`PlanPolicy.only`).
+
+    Args:
+        findings: what the report says.
+        compare: the family's order of versions; it raises MalformedInput for what is no version.
+    """
+    wanted: dict[str, str] = {}
+    for item in findings.items:
+        choices = [version.strip() for version in item.fixed.split(",") if version.strip()]
+        if not choices:
+            continue
+        lowest = choices[0]
+        for version in choices[1:]:
+            lowest = version if compare(version, lowest) < 0 else lowest
+        known = wanted.get(item.package)
+        if known is None or compare(lowest, known) > 0:
+            wanted[item.package] = lowest
+    return wanted
