@@ -64,7 +64,8 @@ def write_layer(
         read_span: gives the content of a `Span`, piece by piece.
 
     Raises:
-        MalformedInput: the entries do not make a sound layer; nothing was written then.
+        MalformedInput: the entries do not make a sound layer, and nothing was written; or a content that is not of
+            its entry's size, and what was written is of no use.
         Unsupported: zstd in a Docker image.
     """
     media_type = _MEDIA_TYPES.get((media, compression))
@@ -129,6 +130,8 @@ def _check(entry: Entry) -> None:
         raise MalformedInput("a name that would be taken for a whiteout", text=path)
     if not path and kind is not Kind.DIR:
         raise MalformedInput(f"the root directory as a {kind}")
+    if any(not key or "=" in key or "\0" in key for key in entry.xattrs):
+        raise MalformedInput("an extended attribute whose name cannot be written", text=path)
     if kind is Kind.SYMLINK and not entry.target:
         raise MalformedInput("a symlink without a target", text=path)
     if kind is Kind.FILE:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from proxy.engine.paxheader import render_pax
 from proxy.engine.tar import BLOCK, Entry, Kind
+from proxy.errors import MalformedInput
 
 END = bytes(2 * BLOCK)
 _FLAGS = {
@@ -71,14 +72,14 @@ def padding(size: int) -> bytes:
 
 
 def render_member(entry: Entry, body: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield a member piece by piece; ValueError where the body is not of the entry's size."""
+    """Yield a member piece by piece; MalformedInput where the body is not of the entry's size."""
     yield render_header(entry)
     seen = 0
     for piece in body:
         seen += len(piece)
         yield piece
     if seen != (entry.size if entry.kind is Kind.FILE else 0):
-        raise ValueError(f"{entry.path}: {seen} bytes of content, but its size is {entry.size}")
+        raise MalformedInput(f"has {seen} bytes of content, but its size is {entry.size}", text=entry.path)
     yield padding(seen)
 
 
