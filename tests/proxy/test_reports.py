@@ -1,5 +1,6 @@
 """Scanner reports are read, and what is none is named."""
 
+import contextlib
 import json
 
 import pytest
@@ -89,10 +90,8 @@ def test_what_is_no_report_is_named(data: bytes, message: str) -> None:
 )
 def test_any_json_is_a_report_or_malformed(value: object) -> None:
     document = {"SchemaVersion": 2, **value} if isinstance(value, dict) else value
-    try:
-        parse_report(json.dumps(document).encode())
-    except MalformedInput as error:
-        assert "report" in str(error)
+    with contextlib.suppress(MalformedInput):
+        assert parse_report(json.dumps(document).encode()).other >= 0
 
 
 @pytest.mark.data
