@@ -1,0 +1,62 @@
+"""One reconcile pass over certificates, and the loop that repeats it.
+
+Owns when passes happen. A pass reads what a store holds, renews what is due and writes it back; a pass over fresh
+certificates changes nothing. Passes of several processes over one store agree, since the store lets one change at a
+time.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from certs.errors import CertificateError
+from certs.holdings import Files, Wanted, parse_holdings, render_holdings, renew
+from certs.store import Store
+
+RETRY_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
+
+
+def utc_now() -> datetime:
+    """Return the time, in whole seconds as certificates have it."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def reconcile(store: Store, wanted: Wanted, now: datetime | None = None) -> bool:
+    """Make and renew what is due in `store`; say whether anything was changed.
+
+    Raises:
+        CertificateError: a name is wrong, the authority is damaged, or the store cannot be read or written.
+    """
+    moment = now or utc_now()
+
+    def change(files: Files) -> Files:
+        return render_holdings(renew(parse_holdings(files), wanted, moment))
+
+    return store.update(change)
+
+
+async def keep_fresh(
+    store: Store, wanted: Wanted, *, every: float, after_pass: Callable[[], object] | None = None
+) -> None:
+    """Repeat the pass for ever, every `every` seconds; a failure is logged and tried again within a minute.
+
+    `after_pass` runs after each pass that did not fail, in the same thread as the pass (it may block).
+    """
+
+    def run_pass() -> None:
+        if reconcile(store, wanted):
+            log.info("certificates in %s were renewed", store)
+        if after_pass:
+            after_pass()
+
+    while True:
+        pause = every
+        try:
+            await asyncio.to_thread(run_pass)
+        except CertificateError as error:
+            log.error("certificates in %s cannot be renewed: %s", store, error)  # noqa: TRY400 - the text says it all
+            pause = min(every, RETRY_SECONDS)
+        await asyncio.sleep(pause)

@@ -1,0 +1,168 @@
+"""TLS contexts that follow their files: a renewed certificate is used without a restart.
+
+`ServingContext` is for servers. The files are looked at when a handshake begins (a few stat calls), so nothing has to
+run in the background, and a server that was asleep for a month serves the newest chain to the first caller. The
+context handed out never changes; each handshake is given a context made from the current files (the server name
+callback of `ssl` is the place where that can still be done). Connections that are open keep what they began with.
+`client_context` is the same for clients.
+
+Files that cannot be read, or a certificate and key that do not belong together (caught between two renames), leave the
+last good chain in use, and are tried again at the next handshake. Only the first load may fail.
+"""
+
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from certs.errors import CertificateError
+
+FIRST_LOAD_TRIES = 20
+FIRST_LOAD_PAUSE = 0.05  # seconds; another process may be between the renames of certificate and key
+
+log = logging.getLogger(__name__)
+
+Stamp = tuple[tuple[int, int, int], ...]
+
+
+class ServingContext:
+    """An SSLContext for servers that follows its files.
+
+    Args:
+        cert_file: the serving certificate and its intermediates, PEM.
+        key_file: its private key, PEM.
+        client_ca_file: authorities of client certificates; without it clients are not asked for one.
+        require_client: refuse handshakes without a client certificate; else one is checked when it is given.
+
+    Raises:
+        CertificateError: the files cannot be loaded now.
+    """
+
+    def __init__(
+        self,
+        cert_file: Path,
+        key_file: Path,
+        client_ca_file: Path | None = None,
+        *,
+        require_client: bool = False,
+    ) -> None:
+        if require_client and client_ca_file is None:
+            raise CertificateError("client certificates are required but no client authority file is named")
+        self._files = (cert_file, key_file, client_ca_file)
+        self._require_client = require_client
+        self._source = _Followed([cert_file, key_file, *filter(None, [client_ca_file])], self._make)
+        self.context = self._source.current
+        self.context.sni_callback = self._begin_handshake
+
+    def _make(self) -> ssl.SSLContext:
+        cert_file, key_file, client_ca_file = self._files
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(cert_file, key_file)
+        if client_ca_file is not None:
+            context.load_verify_locations(client_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED if self._require_client else ssl.CERT_OPTIONAL
+        # A resumed session would carry a client certificate that was judged by authorities of an older file.
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
+        return context
+
+    def _begin_handshake(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _: ssl.SSLContext) -> None:
+        connection.context = self._source.current
+
+
+def client_context(ca_file: Path, cert_file: Path | None = None, key_file: Path | None = None) -> ssl.SSLContext:
+    """Return a client's SSLContext that trusts `ca_file` alone and follows its files.
+
+    New connections use the newest client certificate and trust authorities that were added to `ca_file`; one that was
+    taken out of the file is trusted until the process ends or the authority expires.
+
+    Raises:
+        CertificateError: the files cannot be loaded now.
+    """
+    context = _ClientContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+
+    def load() -> ssl.SSLContext:
+        context.load_verify_locations(ca_file)
+        if cert_file is not None:
+            context.load_cert_chain(cert_file, key_file)
+        return context
+
+    context.followed = _Followed([ca_file, *filter(None, [cert_file, key_file])], load)
+    return context
+
+
+class _ClientContext(ssl.SSLContext):
+    """A client's context that looks at its files before each new connection."""
+
+    followed: "_Followed | None" = None
+
+    def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:
+        self._follow()
+        return super().wrap_socket(*args, **options)
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        self._follow()
+        return super().wrap_bio(*args, **options)
+
+    def _follow(self) -> None:
+        if self.followed is not None:
+            _ = self.followed.current
+
+
+class _Followed:
+    """What `make` makes of some files, made again when one of them has changed."""
+
+    def __init__(self, files: list[Path], make: Callable[[], ssl.SSLContext]) -> None:
+        self._files, self._make = files, make
+        self._failed: Stamp | None = None
+        self._stamp, self._made = self._first()
+
+    @property
+    def current(self) -> ssl.SSLContext:
+        """The context of the newest files that could be loaded."""
+        try:
+            stamp = self._look()
+            if stamp != self._stamp:
+                self._made = self._make()
+                self._stamp = stamp
+                log.info("certificates were loaded again from %s", self._files[0])
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            self._complain(error)
+        return self._made
+
+    def _first(self) -> tuple[Stamp, ssl.SSLContext]:
+        for tries_left in reversed(range(FIRST_LOAD_TRIES)):
+            try:
+                return self._look(), self._make()
+            except FileNotFoundError as error:
+                raise CertificateError(f"{self._missing()} is not there; admend-certs issue makes it") from error
+            except ssl.SSLError as error:
+                if not tries_left:
+                    names = ", ".join(map(str, self._files))
+                    raise CertificateError(
+                        f"{names}: {error.reason or error}: certificate and key must be PEM and belong together"
+                    ) from error
+                time.sleep(FIRST_LOAD_PAUSE)
+            except (OSError, ValueError) as error:
+                raise CertificateError(f"certificates cannot be loaded: {error}") from error
+        raise AssertionError("the loop returns or raises")
+
+    def _missing(self) -> Path:
+        return next((file for file in self._files if not file.exists()), self._files[0])
+
+    def _look(self) -> Stamp:
+        return tuple((stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in (file.stat() for file in self._files))
+
+    def _complain(self, error: Exception) -> None:
+        """Log a failed load once per state of the files."""
+        try:
+            stamp: Stamp = self._look()
+        except OSError:
+            stamp = ()
+        if stamp != self._failed:
+            self._failed = stamp
+            log.warning("certificates from %s cannot be loaded, the last good ones stay: %s", self._files[0], error)
