@@ -19,6 +19,7 @@ from pathlib import Path
 
 from proxy.errors import MalformedInput, ResourceExhausted, TrustFailure
 from proxy.files import raise_if_full
+from proxy.incoming import Incoming
 from proxy.oci.digest import Digest, DigestCheck
 from proxy.partial import GATHER, Partial, in_thread, sweep, sync_folder
 
@@ -223,7 +224,7 @@ class BlobStore:
         finally:
             os.close(handle)
 
-    def upload(self, limit: int) -> "Incoming":
+    def upload(self, limit: int) -> Incoming:
         """Begin a blob whose digest is known at its end only; it has `limit` bytes at the most."""
         return Incoming(self, "sha256", DigestCheck(None, size=None, limit=limit, where="upload"), 0)
 
@@ -291,47 +292,6 @@ class BlobStore:
     def release(self, reserved: int) -> None:
         """Give back bytes set aside."""
         self._reserved -= reserved
-
-
-class Incoming:
-    """A blob on its way into a store, with the room it takes set aside; `close` undoes what `commit` did not finish."""
-
-    def __init__(self, store: BlobStore, algorithm: str, check: DigestCheck, size: int) -> None:
-        self._store, self._reserved = store, 0
-        self._reserve(size)
-        try:
-            self._partial = Partial(store.folder(algorithm), check)
-        except BaseException:
-            store.release(self._reserved)
-            raise
-
-    @property
-    def size(self) -> int:
-        """How many bytes have come in."""
-        return self._partial.size
-
-    def _reserve(self, size: int) -> None:
-        if size > self._reserved:
-            self._store.reserve(size - self._reserved)
-            self._reserved = size
-
-    async def append(self, piece: bytes) -> None:
-        """Add bytes; raises TrustFailure when there are too many, ResourceExhausted when they do not fit."""
-        self._reserve(self._partial.size + len(piece))
-        await self._partial.append(piece)
-
-    async def commit(self, expected: Digest | None = None) -> Digest:
-        """Check the whole and give it its name; raises TrustFailure when size or digest is wrong."""
-        await self._partial.flush()
-        found = await in_thread(lambda: self._partial.commit(self._store.final, expected=expected))
-        self._store.account(found, self._partial.size)
-        return found
-
-    def close(self) -> None:
-        """Give back the room; remove the file unless it was committed."""
-        self._store.release(self._reserved)
-        self._reserved = 0
-        self._partial.close()
 
 
 async def _close(stream: AsyncIterator[bytes]) -> None:

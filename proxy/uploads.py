@@ -10,8 +10,9 @@ import secrets
 import time
 from dataclasses import dataclass, field
 
-from proxy.blobs import BlobStore, Incoming
+from proxy.blobs import BlobStore
 from proxy.errors import ResourceExhausted
+from proxy.incoming import Incoming
 
 MAX_SESSIONS = 256
 IDLE = 3600.0  # seconds after which an upload that nobody continues is dropped

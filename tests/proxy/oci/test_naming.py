@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import MalformedInput
-from proxy.mirror import Naming
 from proxy.oci.digest import Digest
+from proxy.oci.naming import Naming
 from proxy.oci.reference import ImageRef
 
 HEX = "ab" * 32
