@@ -238,7 +238,8 @@ class Family(Protocol):
     """One package manager's formats and rules. All methods are pure but for the streams they are handed.
 
     `inspect_only` is empty, or says why images of this family can be read but not patched yet. Such a family offers
-    `keeps`, `open`, `sources` and `compare`; the rest raises Unsupported with that reason, so that nothing is fetched.
+    `keeps`, `open` and `compare`; its `sources` skips every source with that reason (at least one), so the image comes
+    out as unsupported and nothing is fetched, and the rest raises Unsupported with it.
     """
 
     name: str

@@ -13,7 +13,7 @@ from proxy.trust.attach import (
 from proxy.trust.keys import SigningKey, VerifyKey
 from proxy.trust.marks import Marks, check_mark, sign_marks, verify_marks
 from proxy.trust.payload import Claim, parse_payload, render_payload
-from proxy.trust.verify import check_claim, sign_claim, verify_attached, verify_signature
+from proxy.trust.verify import check_claim, find_key, sign_claim, verify_attached, verify_signature
 
 __all__ = [
     "Attachment",
@@ -24,6 +24,7 @@ __all__ = [
     "VerifyKey",
     "check_claim",
     "check_mark",
+    "find_key",
     "is_signature",
     "parse_payload",
     "parse_signatures",

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import BinaryIO, NoReturn
 
 from proxy.engine.families.apk.database import ApkDb, Wish, installed_packages, parse_installed, parse_world
-from proxy.engine.families.apk.repositories import read_sources
+from proxy.engine.families.apk.repositories import REPOSITORIES, read_sources
 from proxy.engine.families.apk.version import compare_versions
 from proxy.engine.family import (
     Candidate,
@@ -63,9 +63,13 @@ class ApkFamily:
     def sources(
         self, fs: RootFS, db: InstalledDb, settings: SourceSettings
     ) -> tuple[tuple[PackageSource, ...], tuple[SkippedSource, ...]]:
-        """Return the image's repositories; `settings` has a say only once this family patches."""
+        """Return no source to use: all that the image names are skipped, those that nobody could use for that."""
         del settings
-        return read_sources(fs, db)
+        usable, skipped = read_sources(fs, db)
+        named = [SkippedSource(source.uri, source.written, self.inspect_only) for source in usable]
+        if not (named or skipped):
+            named = [SkippedSource("(no address)", REPOSITORIES, self.inspect_only)]
+        return (), (*named, *skipped)
 
     def refresh(self, source: PackageSource, settings: SourceSettings, now: datetime, spool: BinaryIO) -> Refresh:
         """Refuse: nothing is fetched for a family that cannot use it."""

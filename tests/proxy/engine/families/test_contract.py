@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from proxy.engine.families import FAMILIES
-from proxy.engine.family import Distribution, Family, SourceSettings
+from proxy.engine.family import Distribution, Family, PackageSource, SourceSettings
 from proxy.engine.rootfs import RootFS
 from proxy.errors import MalformedInput, Unsupported
 from tests.proxy.engine.filesystems import make_fs
@@ -139,7 +139,10 @@ def test_family_that_only_inspects_says_so_and_refuses_the_rest(family: Family) 
         assert family.candidates(fs, db, []) == {}
         assert family.available(db, [], db.packages[0].package.name) == ()
         return
-    source, *_ = family.sources(fs, db, SourceSettings())[0]
+    used, skipped = family.sources(fs, db, SourceSettings())
+    assert used == ()
+    assert family.inspect_only in {skip.reason for skip in skipped}
+    source = PackageSource(family.name, "https://archive.example")
     with pytest.raises(Unsupported, match=family.inspect_only):
         family.candidates(fs, db, [])
     with pytest.raises(Unsupported, match=family.inspect_only):

@@ -70,7 +70,9 @@ def test_fields_of_files_come_in_order() -> None:
     assert [letter for letter, _ in record.header()] == list("CPVAoDprx")
 
 
-FIELD = st.builds("{}:{}\n".format, st.sampled_from("PVADpoFRaZxq"), st.text(st.characters(exclude_characters="\0\n")))
+FIELD = st.builds(
+    "{}:{}\n".format, st.sampled_from("PVADpoFRaZxq"), st.text(st.characters(codec="utf-8", exclude_characters="\0\n"))
+)
 RECORDS = st.lists(st.lists(FIELD, min_size=1).map("".join), max_size=4)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from proxy.engine.families.apk import ApkFamily
 from proxy.engine.families.apk.database import render_installed
-from proxy.engine.family import Distribution, PackageSource, Payload, SourceSettings
+from proxy.engine.families.apk.repositories import read_sources
+from proxy.engine.family import Distribution, PackageSource, Payload, SkippedSource, SourceSettings
 from proxy.errors import MalformedInput, Unsupported
 from tests.proxy.engine.filesystems import Link, make_fs, open_fs
 from tests.support import data_path
@@ -89,7 +90,7 @@ def test_repositories_are_read_and_unusable_ones_named() -> None:
         "etc/apk/repositories.d/more.bak": b"https://archive.example/never\n",
     }
     fs, db = open_files(files)
-    used, skipped = FAMILY.sources(fs, db, SourceSettings())
+    used, skipped = read_sources(fs, db)
     assert [(item.uri, item.written, item.options) for item in used] == [
         ("http://archive.example/alpine/v3.20/main", "etc/apk/repositories:2", {}),
         ("https://archive.example/alpine/edge/community", "etc/apk/repositories:3", {"tag": "edge"}),
@@ -107,6 +108,24 @@ def test_repositories_are_read_and_unusable_ones_named() -> None:
     ]
     assert all(item.reason for item in skipped)
     assert "secret" not in repr((used, skipped))
+
+
+def test_every_source_is_skipped_with_its_reason() -> None:
+    fs, db = open_files({"lib/apk/db/installed": INSTALLED, "etc/apk/repositories": REPOSITORIES})
+    used, skipped = FAMILY.sources(fs, db, SourceSettings())
+    assert used == ()
+    assert len(skipped) == 9
+    assert [item.reason for item in skipped].count(FAMILY.inspect_only) == 2
+    assert SkippedSource("http://archive.example/alpine/v3.20/main", "etc/apk/repositories:2", FAMILY.inspect_only) in (
+        skipped
+    )
+
+
+def test_image_without_repositories_is_told_the_reason_too() -> None:
+    fs, db = open_files({"lib/apk/db/installed": INSTALLED})
+    used, (skip,) = FAMILY.sources(fs, db, SourceSettings())
+    assert used == ()
+    assert (skip.written, skip.reason) == ("etc/apk/repositories", FAMILY.inspect_only)
 
 
 def test_patching_is_refused_with_the_reason_everywhere() -> None:
@@ -145,7 +164,7 @@ def test_alpine_images_are_read(archive: str, count: int, arch: str, version: st
     assert (db.distribution.id, db.distribution.version) == ("alpine", version)
     assert not any(item.fixed for item in db.packages)
     assert render_installed(db.records) == fs.read("lib/apk/db/installed")
-    used, skipped = FAMILY.sources(fs, db, SourceSettings())
+    used, skipped = read_sources(fs, db)
     assert [item.uri.rpartition("/")[2] for item in used] == ["main", "community"]
     assert skipped == ()
 
