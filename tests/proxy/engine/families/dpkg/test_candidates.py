@@ -13,6 +13,7 @@ from proxy.engine.families.dpkg.candidates import available, choose
 from proxy.engine.families.dpkg.spool import write_stanzas
 from proxy.engine.family import Blob, Candidate, Distribution, Installed, Package, PackageIndex, PackageSource
 from tests.simulators.debian_source import Deb, DebianSource, Suite
+from tests.simulators.private_apt import private_apt, render_status
 from tests.simulators.rootfs import rootfs_of
 from tests.support import require_tool
 
@@ -168,7 +169,8 @@ def test_apt_chooses_the_same(tmp_path: Path, preferences: str, default: str) ->
     with DebianSource(suites) as server:
         lines = [f"deb [signed-by={tmp_path}/key.gpg] {server.uri} {suite.codename} main\n" for suite in suites]
         (tmp_path / "key.gpg").write_bytes(server.keyring)
-        conf = private_apt(tmp_path, "".join(lines), have, preferences, default)
+        stanzas = "\n\n".join(Deb(item.key, item.package.version).stanza() for item in have.packages)
+        conf = private_apt(tmp_path, "".join(lines), render_status(stanzas), preferences, default)
         subprocess.run([get, "-q", "update"], env={"APT_CONFIG": conf}, check=True, capture_output=True)
         text = subprocess.run(
             [apt, "policy", *names, "d"], env={"APT_CONFIG": conf, "LC_ALL": "C"}, check=True, capture_output=True
@@ -189,25 +191,3 @@ def test_apt_chooses_the_same(tmp_path: Path, preferences: str, default: str) ->
         for suite in suites
     ]
     assert dict.fromkeys(said, "1.0-1") | versions(choose(fs, have, offers)) == said
-
-
-def private_apt(folder: Path, lines: str, have: Database, preferences: str, default: str) -> str:
-    for name in ("lists/partial", "cache/archives/partial", "etc"):
-        (folder / name).mkdir(parents=True)
-    (folder / "etc/sources.list").write_text(lines)
-    (folder / "etc/preferences").write_text(preferences)
-    status = "".join(
-        f"Package: {item.key}\nStatus: install ok installed\nVersion: {item.package.version}\nArchitecture: amd64\n"
-        "Maintainer: x\nDescription: x\n\n"
-        for item in have.packages
-    )
-    (folder / "status").write_text(status)
-    conf = folder / "apt.conf"
-    conf.write_text(
-        f'Dir::State "{folder}"; Dir::State::lists "{folder}/lists"; Dir::State::status "{folder}/status";\n'
-        f'Dir::Cache "{folder}/cache"; Dir::Etc "{folder}/etc"; Dir::Log "{folder}";\n'
-        'APT::Architecture "amd64"; APT::Architectures "amd64"; APT::Sandbox::User "root";\n'
-        'Acquire::Languages "none"; Acquire::http::Proxy "false";\n'
-        + (f'APT::Default-Release "{default}";\n' if default else "")
-    )
-    return str(conf)
