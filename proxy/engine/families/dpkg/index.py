@@ -3,7 +3,7 @@
 Owns the order of trust: InRelease (signature, suite, dates), then the Packages files by the digests that it lists.
 Asks for ``.gz`` before ``.xz``: Debian's xz files need a 64 MiB dictionary and eight times the time to unpack, for a
 quarter less to fetch. Refuses indexes that unpack to more than the release says.
-Specifications: https://wiki.debian.org/DebianRepository/Format, apt-transport and by-hash in apt.conf(5), deb822(5).
+Specifications: Debian's DebianRepository/Format page, apt-transport and by-hash in apt.conf(5), deb822(5).
 
 Algorithm (numbers in the code): 1. InRelease: signature, suite, dates; 2. of every component, for the architecture
 and for ``all`` where it is listed apart, the first listed form of its Packages file, by hash if the release says so;

@@ -3,7 +3,7 @@
 Owns the trust in a package source: everything else is trusted through the digests listed here. Only the text that the
 signature covers is ever parsed. Refuses unsigned files, foreign keys, another suite's or codename's release, dates in
 the future and releases whose Valid-Until has passed.
-Specifications: https://wiki.debian.org/DebianRepository/Format, apt-secure(8), RFC 4880 section 7.
+Specifications: Debian's DebianRepository/Format page, apt-secure(8), RFC 4880 section 7.
 """
 
 import re

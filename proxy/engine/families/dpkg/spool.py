@@ -2,7 +2,7 @@
 
 Owns writing it from the text of Packages files in one pass with flat memory, and looking names up. Keeps only the
 fields that planning and fetching need. Fields are taken in their canonical spelling, as every archive tool writes them.
-Specification of what goes in: deb822(5), https://wiki.debian.org/DebianRepository/Format#A.22Packages.22_Indices
+Specification of what goes in: deb822(5), Debian's DebianRepository/Format page
 
 Form: MAGIC; stanzas, each after its length (4 bytes); the table of names; the table of provided names; then a footer:
 offset and entry count of both tables (8 bytes each), MAGIC. An entry is 8 bytes, CRC-32 of the name above the stanza's
