@@ -1,0 +1,208 @@
+"""One admission, from the request to the decision.
+
+Owns the order of things: select, resolve, check, decide, edit, tell. Knows no HTTP. Whatever the proxy does, `admit`
+returns within the request's own time.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from proxy.api import Outcome, ResolveRequest, ResolveResponse
+from proxy.audit import AuditLog
+from proxy.errors import AdmendError, TrustFailure
+from webhook.answer import Checked, Trust, check_answer
+from webhook.config import Mode, WebhookConfig
+from webhook.finding import Finding, Level, annotate, deny, edit_pod, report, warn
+from webhook.pod import Edit, Pod
+from webhook.policy import Choice, Verdict, decide, find_notes, is_untouchable, platforms, select
+from webhook.resolver import Resolver, failed
+from webhook.review import AdmissionRequest, Decision
+
+MAX_IMAGES = 128  # distinct images of one pod that are resolved
+MAX_TIMEOUT = 30.0  # seconds, the most that the API server waits for a webhook
+DEFAULT_TIMEOUT = 10.0  # seconds, the API server's own default
+
+log = logging.getLogger(__name__)
+
+_DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{0,9})?(?:h|ms|m|s|us|\u00b5s|ns))+")
+_PART = re.compile(r"(\d+(?:\.\d*)?)(h|ms|m|s|us|\u00b5s|ns)")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, "ns": 1e-9}
+
+Answers = Mapping[str, tuple[ResolveResponse, float]]  # by what was asked; with milliseconds
+
+
+def parse_timeout(text: str | None) -> float:
+    """Return the seconds of a `?timeout=` as Go writes durations (`10s`, `1m30s`); its default where it is none."""
+    if not text or _DURATION.fullmatch(text) is None:
+        return DEFAULT_TIMEOUT
+    return min(MAX_TIMEOUT, sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text)))
+
+
+class Admitter:
+    """Decides about pods.
+
+    Args:
+        config: the webhook's configuration.
+        resolver: turns an image into an outcome.
+        trust: what signatures are held against.
+        log: takes the audit events.
+        now: the present, with a time zone.
+    """
+
+    def __init__(
+        self,
+        config: WebhookConfig,
+        resolver: Resolver,
+        trust: Trust,
+        log: AuditLog,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._config, self._resolver, self._trust, self._log, self._now = config, resolver, trust, log, now
+
+    async def admit(self, request: AdmissionRequest, seconds: float) -> Decision:
+        """Return the decision on one request, within `seconds` less the margin, and log what happened.
+
+        1. Images are selected; a pod of which none is costs nothing.
+        2. Each distinct image is resolved once, all at the same time.
+        3. Each answer is checked against the pod, then judged.
+        4. One denied container denies the pod.
+        5. The pod is edited, but for mode audit.
+        6. What happened is told: to the log, to the API server's audit log, to the person at the keyboard.
+        """
+        pod, config = request.pod, self._config
+        if pod is None:
+            return Decision()
+        deadline = time.monotonic() + max(seconds / 2, seconds - config.margin)
+        choices = select(pod, request.old, config.selection, self._trust.naming)  # (1)
+        answers = await self._resolve_all(request, pod, choices, deadline)  # (2)
+        now = self._now()
+        findings = [self._judge(choice, answers, now, dry_run=request.dry_run) for choice in choices]  # (3)
+        message = deny(findings)
+        if message:  # (4)
+            findings = [_deny_too(item) for item in findings]
+        edits: tuple[Edit, ...] = ()
+        notes = find_notes(pod, request.old, config.selection)
+        if not message and config.mode is not Mode.AUDIT and not is_untouchable(pod):  # (5)
+            edits, full = edit_pod(request, pod, findings)
+            notes = (*notes, *full)
+        events = tuple(report(request, pod, item, config.mode, now) for item in findings)  # (6)
+        for event in events:
+            self._log.write(event)
+        return Decision(
+            allowed=not message,
+            message=message,
+            edits=edits,
+            warnings=warn(findings, notes) if config.mode is not Mode.AUDIT else (),
+            audit_annotations=annotate(findings, config.mode),
+            events=events,
+        )
+
+    async def _resolve_all(
+        self, request: AdmissionRequest, pod: Pod, choices: Sequence[Choice], deadline: float
+    ) -> Answers:
+        """Ask for each distinct image; what is not answered by `deadline` has failed."""
+        always: dict[str, bool] = {}
+        for choice in choices:
+            if choice.reference is not None:
+                always[choice.ask] = always.get(choice.ask, False) or choice.container.pull_policy == "Always"
+        questions = {
+            ask: ResolveRequest(
+                image=ask,
+                platforms=platforms(pod),
+                dry_run=request.dry_run,
+                always=fresh,
+                namespace=pod.namespace,
+                pull_secrets=pod.pull_secrets,
+            )
+            for ask, fresh in always.items()
+        }
+        start = time.perf_counter()
+        tasks = {
+            ask: asyncio.create_task(_timed(self._resolver, question, deadline))
+            for ask, question in list(questions.items())[:MAX_IMAGES]
+        }
+        try:
+            if tasks:
+                await asyncio.wait(tasks.values(), timeout=max(0.0, deadline - time.monotonic()))
+        finally:
+            for task in tasks.values():
+                task.cancel()
+        late = 1000 * (time.perf_counter() - start)
+        return {ask: _collect(question, tasks.get(ask), late) for ask, question in questions.items()}
+
+    def _judge(self, choice: Choice, answers: Answers, now: datetime, *, dry_run: bool) -> Finding:
+        """Return what the answer for one container comes to."""
+        container = choice.container
+        if choice.reference is None:
+            verdict = self._decide(Outcome.FAILED, choice, dry_run=dry_run) if choice.invalid else Verdict.KEEP
+            return Finding(choice, verdict, container.image, None, choice.reason, level=_level(Outcome.FAILED, choice))
+        answer, milliseconds = answers[choice.ask]
+        level: Level = _level(answer.outcome, choice)
+        try:
+            checked = check_answer(answer, choice.reference, self._trust, now)
+            verdict = self._decide(answer.outcome, choice, dry_run=dry_run)
+            if verdict in {Verdict.PIN, Verdict.WOULD_PIN} and checked.source is None:
+                raise TrustFailure("the proxy's answer names no digest that the image could be pinned to")
+        except AdmendError as error:
+            answer, checked, level = failed(choice.ask, f"{error.code}: {error}"), Checked(None), "error"
+            verdict = self._decide(Outcome.FAILED, choice, dry_run=dry_run)
+        image = container.image
+        if verdict is Verdict.REWRITE:
+            image = str(checked.patched)
+        elif verdict is Verdict.PIN and (choice.mapped or choice.reference.digest is None):
+            image = str(checked.source)
+        reason = answer.reason or _first_reason(answer)
+        return Finding(choice, verdict, image, answer.outcome, reason, answer, checked, level, milliseconds)
+
+    def _decide(self, outcome: Outcome, choice: Choice, *, dry_run: bool) -> Verdict:
+        return decide(outcome, self._config.mode, self._config.enforce, mapped=choice.mapped, dry_run=dry_run)
+
+
+async def _timed(resolver: Resolver, question: ResolveRequest, deadline: float) -> tuple[ResolveResponse, float]:
+    start = time.perf_counter()
+    answer = await resolver.resolve(question, deadline)
+    return answer, 1000 * (time.perf_counter() - start)
+
+
+def _collect(
+    question: ResolveRequest, task: asyncio.Task[tuple[ResolveResponse, float]] | None, late: float
+) -> tuple[ResolveResponse, float]:
+    if task is None:
+        return failed(
+            question.image, f"the pod has more than {MAX_IMAGES} distinct images; the others are not looked at"
+        ), 0.0
+    if not task.done() or task.cancelled():
+        return failed(question.image, f"no answer within {late / 1000:.1f} s"), late
+    if error := task.exception():
+        log.error("a resolver raised, which it must not", exc_info=error)
+        return failed(question.image, f"internal: {type(error).__name__}"), late
+    return task.result()
+
+
+def _deny_too(item: Finding) -> Finding:
+    """Return the finding of a container whose pod is denied, maybe because of another one."""
+    if item.verdict is Verdict.DENY:
+        return item
+    reason = f"the pod is denied because of another container; {item.reason}".removesuffix("; ")
+    return replace(item, verdict=Verdict.DENY, image=item.choice.container.image, reason=reason)
+
+
+def _level(outcome: Outcome, choice: Choice) -> Level:
+    if choice.reference is None:
+        return "warning" if choice.invalid else "info"
+    return "warning" if outcome is Outcome.FAILED else "info"
+
+
+def _first_reason(answer: ResolveResponse) -> str:
+    """Return the reason of the first package that could not move, for an image of which none did."""
+    if answer.outcome is not Outcome.BLOCKED or not answer.skipped:
+        return ""
+    first = answer.skipped[0]
+    more = f" (and {len(answer.skipped) - 1} more)" if len(answer.skipped) > 1 else ""
+    return f"{first.package}: {first.reason}{more}"

@@ -1,0 +1,169 @@
+"""A pod as far as admission is concerned: its images, and the edits that replace them.
+
+Owns the values `Pod`, `Container` and `Edit`, the provenance annotation and the label of pods admitted unpatched. Pure:
+no IO, no policy. Edits touch container images, one annotation and one label, nothing else.
+
+The annotation `admend.dev/provenance` is one JSON object, container name -> {original, digest, image}: what the pod's
+author wrote, the upstream digest that it was at admission, and the reference that admend put in its place. One
+annotation and not one per container, since a container's name alone may fill the 63 characters of an annotation's name.
+The label `admend.dev/unpatched` has the value `pending` or `failed`.
+
+Specifications: RFC 6902 (JSON Patch), RFC 6901 (JSON Pointer),
+https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PREFIX = "admend.dev/"
+OPT_OUT = f"{PREFIX}patch"
+PROVENANCE = f"{PREFIX}provenance"
+UNPATCHED = f"{PREFIX}unpatched"
+
+MAX_ANNOTATIONS = 256 << 10  # bytes of all annotations, the API server's own limit (TotalAnnotationSizeLimitB)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container; `field` is the list in the pod's spec that holds it at `index`."""
+
+    field: str
+    index: int
+    name: str
+    image: str
+    pull_policy: str = ""
+
+    @property
+    def ephemeral(self) -> bool:
+        """Whether it is an ephemeral container (`kubectl debug`)."""
+        return self.field == "ephemeralContainers"
+
+    @property
+    def pointer(self) -> str:
+        """Where its image stands in the object (JSON Pointer)."""
+        return f"/spec/{self.field}/{self.index}/image"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageVolume:
+    """A volume whose content is an image."""
+
+    name: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The controller that made the pod; `group` is empty for the core API."""
+
+    kind: str
+    group: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What admission reads of a pod; `annotations` and `labels` are None where the object has no such map.
+
+    `architectures` are those that the pod's node selector and required affinity allow; empty means any.
+    """
+
+    name: str
+    namespace: str
+    containers: tuple[Container, ...]
+    annotations: Mapping[str, str] | None = None
+    labels: Mapping[str, str] | None = None
+    owner: Owner | None = None
+    deleting: bool = False
+    os: str = "linux"
+    architectures: tuple[str, ...] = ()
+    image_volumes: tuple[ImageVolume, ...] = ()
+    pull_secrets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where one container's image came from: as written, its upstream digest, and what admend wrote instead."""
+
+    original: str
+    digest: str
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One operation of a JSON Patch; `value` is not used by `remove`."""
+
+    op: str
+    path: str
+    value: Any = field(default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the operation as RFC 6902 writes it."""
+        out: dict[str, Any] = {"op": self.op, "path": self.path}
+        return out if self.op == "remove" else {**out, "value": self.value}
+
+
+def escape_pointer(key: str) -> str:
+    """Return a key as one reference token of a JSON Pointer (RFC 6901, section 3)."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def edit_images(images: Iterable[tuple[Container, str]]) -> tuple[Edit, ...]:
+    """Return the edits that give containers new images, each behind a test that the old one still stands there."""
+    edits: list[Edit] = []
+    for container, image in images:
+        if image != container.image:
+            edits += Edit("test", container.pointer, container.image), Edit("replace", container.pointer, image)
+    return tuple(edits)
+
+
+def edit_map(path: str, current: Mapping[str, str] | None, key: str, value: str | None) -> tuple[Edit, ...]:
+    """Return the edits that set (or with None remove) one key of the map at `path`, which may be absent."""
+    had = (current or {}).get(key)
+    if had == value:
+        return ()
+    place = f"{path}/{escape_pointer(key)}"
+    if value is None:
+        return (Edit("remove", place),)
+    if current is None:
+        return (Edit("add", path, {key: value}),)
+    return (Edit("add" if had is None else "replace", place, value),)
+
+
+def render_provenance(entries: Mapping[str, Provenance]) -> str | None:
+    """Return the annotation's value, or None for no entries; `parse_provenance` gives them back."""
+    if not entries:
+        return None
+    document = {
+        name: {"original": entry.original, "digest": entry.digest, "image": entry.image}
+        for name, entry in sorted(entries.items())
+    }
+    return json.dumps(document, separators=(",", ":"))
+
+
+def parse_provenance(annotations: Mapping[str, str] | None) -> dict[str, Provenance]:
+    """Return the entries of a pod's annotation; what does not have its form is left out, since anyone may write it."""
+    try:
+        document = json.loads((annotations or {}).get(PROVENANCE, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    entries: dict[str, Provenance] = {}
+    for name, entry in document.items() if isinstance(document, dict) else ():
+        if isinstance(entry, dict) and entry.keys() == {"original", "digest", "image"}:
+            original, digest, image = entry["original"], entry["digest"], entry["image"]
+            if isinstance(original, str) and isinstance(digest, str) and isinstance(image, str):
+                entries[name] = Provenance(original, digest, image)
+    return entries
+
+
+def annotation_fits(annotations: Mapping[str, str] | None, value: str) -> bool:
+    """Say whether the pod's annotations stay within the API server's limit with this provenance."""
+    others = {key: text for key, text in (annotations or {}).items() if key != PROVENANCE}
+    total = sum(len(key.encode()) + len(text.encode()) for key, text in (others | {PROVENANCE: value}).items())
+    return total <= MAX_ANNOTATIONS

@@ -1,0 +1,64 @@
+"""The composition root: a configuration in, a running webhook out.
+
+Owns which parts exist and how they hang together, their start and their end; decides nothing else.
+"""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from typing import Self
+
+from aiohttp import web
+
+from certs.serving import ServingContext
+from proxy.audit import AuditLog
+from proxy.oci.naming import Naming
+from webhook.admission import MAX_TIMEOUT, Admitter
+from webhook.answer import read_trust
+from webhook.config import WebhookConfig
+from webhook.metrics import Metrics
+from webhook.resolver import ProxyResolver
+from webhook.server import Health, make_app
+
+
+class Webhook:
+    """A webhook that serves until it is left; `port` is the one it listens on."""
+
+    def __init__(self, config: WebhookConfig, log: AuditLog | None = None) -> None:
+        self.config = config
+        naming = Naming.parse(config.mirror.reference, config.mirror.naming)
+        self._resolver = ProxyResolver(config.proxy)
+        self._admitter = Admitter(config, self._resolver, read_trust(config.trust, naming), log or AuditLog())
+        self.metrics, self.health = Metrics(), Health()
+        self.port = 0
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        listen = self.config.listen
+        self._stack.push_async_callback(self._resolver.close)
+        tls = (
+            ServingContext(listen.tls.cert_file, listen.tls.key_file, listen.tls.client_ca_file) if listen.tls else None
+        )
+        app = make_app(self._admitter, self.metrics, self.health, self.config.max_body_bytes)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=MAX_TIMEOUT)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, listen.host, listen.port, ssl_context=tls.context if tls else None)
+        await site.start()
+        self.port = runner.addresses[0][1]
+        self.health.ready = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.health.ready = False
+        await self._stack.aclose()
+
+
+async def serve(config: WebhookConfig) -> None:
+    """Serve until SIGTERM or SIGINT; admissions under way are answered first."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with Webhook(config):
+        await stop.wait()

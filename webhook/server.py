@@ -1,0 +1,77 @@
+"""The webhook's routes: /mutate for the API server, health and metrics for the cluster.
+
+Owns the routes and errors -> HTTP, nothing else.
+"""
+
+import asyncio
+import time
+
+from aiohttp import web
+
+from proxy.api import ErrorBody
+from proxy.errors import AdmendError, MalformedInput
+from webhook.admission import Admitter, parse_timeout
+from webhook.metrics import CONTENT_TYPE, Metrics
+from webhook.review import parse_review, render_review
+
+JSON = "application/json"
+
+
+class Health:
+    """Whether the webhook takes requests; it stops being ready before it ends."""
+
+    def __init__(self) -> None:
+        self.ready = False
+
+
+def make_app(admitter: Admitter, metrics: Metrics, health: Health, max_body: int) -> web.Application:
+    """Return the application; nothing is started. `max_body` is in bytes."""
+    routes = _Routes(admitter, metrics, health)
+    app = web.Application(client_max_size=max_body)
+    app.router.add_post("/mutate", routes.mutate)
+    app.router.add_get("/healthz", routes.healthy)
+    app.router.add_get("/readyz", routes.ready)
+    app.router.add_get("/metrics", routes.metrics)
+    return app
+
+
+class _Routes:
+    def __init__(self, admitter: Admitter, metrics: Metrics, health: Health) -> None:
+        self._admitter, self._metrics, self._health = admitter, metrics, health
+
+    async def mutate(self, request: web.Request) -> web.Response:
+        start = time.perf_counter()
+        if request.content_type != JSON:
+            return self._refuse(415, "unsupported-media-type", f"send the AdmissionReview as {JSON}")
+        seconds = parse_timeout(request.query.get("timeout"))
+        try:
+            async with asyncio.timeout(seconds):
+                body = await request.read()
+            review = parse_review(body)
+        except web.HTTPRequestEntityTooLarge as error:
+            return self._refuse(413, "too-large", f"the body is over the limit: {error.text}")
+        except TimeoutError:
+            return self._refuse(408, "timeout", f"the body did not arrive within {seconds:g} s")
+        except MalformedInput as error:
+            return self._refuse(400, error.code, str(error))
+        try:
+            decision = await self._admitter.admit(review, seconds - (time.perf_counter() - start))
+        except AdmendError as error:
+            return self._refuse(500, error.code, str(error))
+        self._metrics.observe(review, decision, time.perf_counter() - start)
+        return web.Response(body=render_review(review.uid, decision), content_type=JSON)
+
+    async def healthy(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def ready(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n") if self._health.ready else web.Response(status=503, text="ending\n")
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.render().encode(), headers={"Content-Type": CONTENT_TYPE})
+
+    def _refuse(self, status: int, code: str, message: str) -> web.Response:
+        self._metrics.refuse(status)
+        return web.Response(
+            status=status, text=ErrorBody(code=code, message=message).model_dump_json(), content_type=JSON
+        )
