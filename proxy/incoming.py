@@ -61,6 +61,10 @@ class Incoming:
         self._reserve(self._partial.size + len(piece))
         await self._partial.append(piece)
 
+    async def flush(self) -> None:
+        """Write what was gathered, so that a pause holds no memory."""
+        await self._partial.flush()
+
     async def commit(self, expected: Digest | None = None) -> Digest:
         """Check the whole and give it its name; raises TrustFailure when size or digest is wrong."""
         await self._partial.flush()

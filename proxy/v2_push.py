@@ -150,6 +150,7 @@ class Writer:
 async def _receive(request: web.Request, session: Session) -> None:
     async for piece in request.content.iter_any():
         await session.incoming.append(piece)
+    await session.incoming.flush()
 
 
 def _headers(session: Session) -> dict[str, str]:

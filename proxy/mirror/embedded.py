@@ -6,6 +6,7 @@ manifests and tags; blobs come in side by side. Refuses what does not fit into i
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from proxy.blobs import BlobStore
-from proxy.errors import MalformedInput, TrustFailure
+from proxy.errors import AdmendError, MalformedInput, TrustFailure
 from proxy.mirror.collect import GRACE, content, expire, plan, retire, sweep_manifests, unneeded
 from proxy.mirror.layout import Layout
 from proxy.mirror.tags import is_immutable, is_source, patched_tag, superseded_tag
@@ -22,6 +23,8 @@ from proxy.oci.manifest import Descriptor, Index, Manifest, parse_manifest
 from proxy.oci.naming import Naming
 from proxy.oci.reference import ImageRef
 from proxy.partial import in_thread
+
+_log = logging.getLogger(__name__)
 
 
 class EmbeddedMirror:
@@ -56,9 +59,11 @@ class EmbeddedMirror:
             self._rendering.cancel()
             await asyncio.wait({self._rendering})
         async with self._writing:
-            if self._stale:
-                await in_thread(self.layout.render_index)
-            self.layout.close()
+            try:
+                if self._stale:
+                    await in_thread(self.layout.render_index)
+            finally:
+                self.layout.close()
 
     def name_for(self, upstream: ImageRef) -> ImageRef:
         """Return the mirror's name of an upstream image, with the same tag and digest."""
@@ -260,10 +265,14 @@ class EmbeddedMirror:
             self._rendering = asyncio.create_task(self._render())
 
     async def _render(self) -> None:
-        while self._stale:
-            start = time.perf_counter()
-            async with self._writing:
-                self._stale = False
-                await in_thread(self.layout.render_index)
-            await asyncio.sleep(20 * (time.perf_counter() - start))
-        self._rendering = None
+        try:
+            while self._stale:
+                start = time.perf_counter()
+                async with self._writing:
+                    await in_thread(self.layout.render_index)
+                    self._stale = False
+                await asyncio.sleep(20 * (time.perf_counter() - start))
+        except (AdmendError, OSError) as error:  # the tags are safe; the next change, or start, renders it again
+            _log.warning("index.json lags behind: %s", error)
+        finally:
+            self._rendering = None

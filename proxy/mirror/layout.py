@@ -56,6 +56,8 @@ class Layout:
         try:
             self._repositories = root / "repositories"
             self._repositories.mkdir(exist_ok=True)
+            for leftover in root.glob(f"{TEMPORARY}*"):  # the lock is ours: whoever wrote this is gone
+                leftover.unlink()
             with writing(root / "oci-layout") as out:
                 out.write(b'{"imageLayoutVersion":"1.0.0"}')
             self._tags = dict(self._load_tags())
@@ -71,7 +73,7 @@ class Layout:
     def _load_tags(self) -> Iterator[tuple[str, dict[str, Descriptor]]]:
         for folder, _, names in os.walk(self._repositories):
             for name in names:
-                if name.startswith(TEMPORARY):  # the lock is ours: whoever wrote this is gone
+                if name.startswith(TEMPORARY):
                     Path(folder, name).unlink()
         for folder, names, _ in os.walk(self._repositories):
             if "_manifests" in names:

@@ -214,19 +214,6 @@ def test_a_store_of_ten_thousand_blobs_opens_fast(tmp_path: Path) -> None:
     assert len(store) == 10_000
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip("mounting a tmpfs needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 async def test_a_full_disk_is_named_and_leaves_nothing(tiny_disk: Path) -> None:
     store = BlobStore(tiny_disk, 100 * MIB)
     data = os.urandom(2 * MIB)

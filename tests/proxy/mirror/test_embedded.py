@@ -263,3 +263,24 @@ async def test_a_damaged_tag_file_is_passed_over(
     assert await again.tags(NAME) == ("good", patched_tag(digest))
     assert "damaged" in caplog.text
     await again.close()
+
+
+async def test_a_full_disk_leaves_what_was_there_and_takes_pushes_again_when_freed(
+    tiny_disk: Path, tmp_path: Path, naming: Naming
+) -> None:
+    mirror = EmbeddedMirror(tiny_disk / "m", naming, 1 << 30, grace=0.0)
+    built = build("one")
+    await put(mirror, built, tmp_path / "b", "1")
+    ballast = tiny_disk / "ballast"
+    with pytest.raises(OSError, match="No space"):
+        ballast.write_bytes(b"x" * (1 << 20))
+    second = build_index(build("two"), build("three"))
+    with pytest.raises(ResourceExhausted, match="full"):
+        await put(mirror, second, tmp_path / "b", "1")
+    assert await mirror.get_manifest(NAME.with_tag("1")) == built.top
+    ballast.unlink()
+    await put(mirror, second, tmp_path / "b", "1")
+    await mirror.close()
+    again = EmbeddedMirror(tiny_disk / "m", naming, 1 << 30)
+    assert await again.get_manifest(NAME.with_tag("1")) == second.top
+    await again.close()
