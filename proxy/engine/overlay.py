@@ -10,8 +10,9 @@ overlayfs does for containerd, Docker and podman (their default on Linux):
 3. A directory over a directory merges, and takes the upper one's metadata unless it is only implied. Anything else
    replaces: also a symlink of a lower layer below which this layer has entries. (A runtime that unpacks all layers
    into one folder would follow that symlink; builders record changes below the real directory, where both agree.)
-4. A hard link is the file it names, in its own layer or a lower one, as that was when the link was made. One that
-   names nothing, or no file, is refused: no runtime can unpack it.
+4. A hard link is the file it names, in its own layer or a lower one, as that was when the link was made. (Runtimes
+   that unpack each layer by itself refuse one to a lower layer's file.) One that names nothing, or no file, is refused:
+   no runtime can unpack it.
 
 Refuses layers that no runtime could unpack. Specification:
 https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md#applying-changesets
