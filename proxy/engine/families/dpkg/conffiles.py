@@ -1,0 +1,119 @@
+"""Configuration files on upgrade, as dpkg decides with `--force-confdef --force-confold`.
+
+Owns the decision per file: left alone, replaced, or the package's version put beside it. Cases that dpkg solves in
+several packages' interplay (obsolete, vanished and reappearing files) are not decided; the reason says so.
+Rules: dpkg(1) `--force-confold`, deb-conffiles(5), Debian Policy 10.7.3
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from proxy.engine.families.dpkg.archive import conffile_paths
+from proxy.engine.families.dpkg.database import DpkgDb, Form, Record, parse_conffiles
+from proxy.engine.family import Payload
+from proxy.engine.rootfs import RootFS
+from proxy.engine.tar import Entry, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Conffile:
+    """What happens to one conffile: `entries` are written; `md5` goes into the database; or `reason` says why not."""
+
+    path: str
+    md5: str
+    entries: tuple[Entry, ...] = ()
+    reason: str = ""
+
+
+def decide_conffiles(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> tuple[Conffile, ...]:
+    """Decide every conffile of the new version, in the order in which it lists them."""
+    if record.form is Form.STATUS_D:
+        return tuple(_decide_simple(fs, db, record, payload))
+    return tuple(_decide(fs, record, payload))
+
+
+def _decide(fs: RootFS, record: Record, payload: Payload) -> Iterator[Conffile]:
+    old = {path.lstrip("/"): found for path, found in parse_conffiles(record.stanza.get("Conffiles")).items()}
+    listed = _listed(payload)
+    shipped = {entry.path: entry for entry in payload.entries}
+    for path in sorted(set(old) - set(listed)):
+        if "obsolete" not in old[path][1]:
+            yield Conffile(path, "", reason=f"its new version no longer has the conffile /{path}")
+    for path in listed:
+        entry = shipped.get(path)
+        if entry is None or not isinstance(entry.content, bytes):
+            yield Conffile(path, "", reason=f"the conffile /{path} is not in the package, or too large to compare")
+        else:
+            yield _decide_one(fs, path, entry, *old.get(path, ("", "")))
+
+
+def _decide_one(  # noqa: PLR0911 - a table of cases, one return each
+    fs: RootFS, path: str, new: Entry, old_md5: str, flags: str
+) -> Conffile:
+    data = new.content if isinstance(new.content, bytes) else b""
+    md5, there = _md5(data), fs.get(path)
+    if flags or old_md5 == "newconffile":
+        return Conffile(path, md5, reason=f"the conffile /{path} was {flags or 'not configured'} before")
+    if there is None:
+        return _decide_missing(fs, path, new, old_md5, md5)
+    if there.kind is not Kind.FILE or fs.missing([path]):
+        return Conffile(path, md5, reason=f"the conffile /{path} is a {there.kind} in the image, or cannot be read")
+    current = _md5(fs.read(path) or b"")
+    if md5 in {current, old_md5} and (old_md5 or current == md5):
+        return Conffile(path, md5)  # the same already, or changed in the image only: kept
+    if not old_md5:
+        return Conffile(path, md5, reason=f"the new conffile /{path} is there already, with other content")
+    kept = replace(new, path=fs.locate(path), mode=there.mode, uid=there.uid, gid=there.gid)
+    if current == old_md5:
+        return Conffile(path, md5, (kept,))
+    if fs.get(f"{path}.dpkg-old") is not None:
+        return Conffile(path, md5, reason=f"/{path}.dpkg-old lies in the way of the changed conffile")
+    return Conffile(path, md5, (replace(kept, path=f"{kept.path}.dpkg-dist"),))
+
+
+def _decide_missing(fs: RootFS, path: str, new: Entry, old_md5: str, md5: str) -> Conffile:
+    if not old_md5:
+        return Conffile(path, md5, (replace(new, path=fs.locate(path)),))
+    if old_md5 == md5:
+        return Conffile(path, md5)  # removed by the image's owner, and it stays so
+    return Conffile(path, md5, reason=f"the conffile /{path} was deleted in the image and is new in the package")
+
+
+def _decide_simple(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[Conffile]:
+    """Without a record of the old conffiles, a file is replaced only where it is provably what was shipped."""
+    sums = db.sums(record)
+    shipped = {entry.path: entry for entry in payload.entries}
+    for path in _listed(payload):
+        entry, there = shipped.get(path), fs.get(path)
+        if entry is None or not isinstance(entry.content, bytes):
+            yield Conffile(path, "", reason=f"the conffile /{path} is not in the package, or too large to compare")
+            continue
+        md5 = _md5(entry.content)
+        if there is None:
+            known = path in sums or record.installed.package.version == payload.package.version
+            yield Conffile(path, md5, () if known else (replace(entry, path=fs.locate(path)),))
+            continue
+        if there.kind is not Kind.FILE or fs.missing([path]):
+            yield Conffile(path, md5, reason=f"the conffile /{path} is a {there.kind} in the image, or cannot be read")
+            continue
+        current = _md5(fs.read(path) or b"")
+        if current == md5:
+            yield Conffile(path, md5)
+        elif sums.get(path) == current:
+            yield Conffile(path, md5, (replace(entry, path=fs.locate(path)),))
+        else:
+            reason = f"the conffile /{path} differs from the new one, and nothing says whether it was changed"
+            yield Conffile(path, md5, reason=reason)
+
+
+def _listed(payload: Payload) -> tuple[str, ...]:
+    """Return the paths of the package's conffiles in its own order."""
+    known = conffile_paths(dict(payload.control))
+    lines = payload.control.get("conffiles", b"").decode("utf-8", "surrogateescape").split("\n")
+    paths = (line.strip().rpartition(" ")[2].lstrip("/") for line in lines if not line.startswith("remove-on-upgrade"))
+    return tuple(path for path in dict.fromkeys(paths) if path in known and path)
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -1,0 +1,69 @@
+"""The stanza that dpkg writes into its status file for a package that it has just installed.
+
+Owns the order and the form of the fields; they differ from those of the package's control file.
+Format: the field table of dpkg's own database writer, as seen in every status file; deb-control(5)
+"""
+
+import re
+
+from proxy.engine.families.dpkg.conffiles import Conffile
+from proxy.engine.families.dpkg.deb822 import Stanza, parse_stanzas
+from proxy.errors import MalformedInput
+
+_ORDER = (
+    "Package", "Essential", "Protected", "Status", "Priority", "Section", "Installed-Size", "Origin",
+    "Maintainer", "Bugs", "Architecture", "Multi-Arch", "Source", "Version", "Replaces", "Provides",
+    "Depends", "Pre-Depends", "Recommends", "Suggests", "Breaks", "Conflicts", "Enhances", "Conffiles",
+    "Description",
+)  # fmt: skip
+_NEVER = {"config-version", "triggers-pending", "triggers-awaited", "filename", "size", "md5sum", "msdos-filename"}
+_RELATIONS = {
+    name.lower()
+    for name in (
+        "Replaces", "Provides", "Depends", "Pre-Depends", "Recommends", "Suggests", "Breaks", "Conflicts", "Enhances"
+    )
+}  # fmt: skip
+_RELATION = re.compile(r"([^\s(]+)\s*(?:\(\s*([<>=]+)\s*([^\s)]+)\s*\))?")
+
+
+def render_status(control: bytes, old: Stanza, conffiles: tuple[Conffile, ...], where: str) -> Stanza:
+    """Return the status stanza of a package with this control file that replaces `old`.
+
+    Section and Priority stay as they were: dpkg takes those of a .deb only where it has none.
+    """
+    stanza = parse_stanzas(control, where)[0]
+    values = {name.lower(): (name, value) for name, value in stanza.items() if name.lower() not in _NEVER}
+    values["status"] = ("Status", "install ok installed")
+    for name in ("Section", "Priority"):
+        if old.get(name):
+            values[name.lower()] = (name, old.get(name))
+    values.pop("conffiles", None)
+    if conffiles:
+        values["conffiles"] = ("Conffiles", "".join(f"\n /{item.path} {item.md5}" for item in conffiles))
+    fields: list[tuple[str, str]] = []
+    for name in _ORDER:
+        found = values.pop(name.lower(), None)
+        if found is not None and found[1]:
+            fields.append((name, _canonical(name, found[1], where)))
+    fields += [found for found in values.values() if found[1]]
+    return Stanza.of(fields, where)
+
+
+def _canonical(name: str, value: str, where: str) -> str:
+    """Write a relationship field as dpkg does: one line, single blanks, ``<<`` and ``>>`` for the strict bounds."""
+    if name.lower() in _RELATIONS:
+        groups = [group for group in value.split(",") if group.strip()]
+        return ", ".join(" | ".join(_relation(part, where) for part in group.split("|")) for group in groups)
+    if name in {"Essential", "Protected"} and value != "yes":
+        return ""
+    return value.lower() if name == "Priority" else value
+
+
+def _relation(text: str, where: str) -> str:
+    match = _RELATION.fullmatch(text.strip())
+    if match is None:
+        raise MalformedInput("not a relation", file=where, text=text)
+    name, operator, version = match.groups()
+    if operator is None:
+        return str(name)
+    return f"{name} ({ {'<': '<=', '>': '>='}.get(operator, operator) } {version})"
