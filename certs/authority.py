@@ -63,12 +63,17 @@ class Identity:
     @property
     def key_pem(self) -> bytes:
         """The private key, PEM (PKCS #8), not encrypted: keep it 0600."""
-        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return render_key(self.key)
+
+
+def make_key() -> ec.EllipticCurvePrivateKey:
+    """Make a new key on the curve P-256."""
+    return ec.generate_private_key(ec.SECP256R1())
 
 
 def issue_ca(now: datetime, lifetime: timedelta = CA_LIFETIME) -> Identity:
     """Make a self-signed authority that may sign leafs only; every one has a name of its own."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = make_key()
     serial = x509.random_serial_number()
     name = _common_name(f"admend authority {serial & 0xFFFFFFFF:08x}")
     builder = _begin(name, name, key, (now, now + lifetime), serial)
@@ -182,6 +187,16 @@ def parse_key(data: bytes, *, what: str) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+def render_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Render a private key as PEM (PKCS #8), not encrypted."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def render_public_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Render the public half of a key as PEM, as cosign and openssl read it."""
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
 def _issue_leaf(
     ca: Identity,
     subject: str,
@@ -192,7 +207,7 @@ def _issue_leaf(
     now, end = validity[0], min(validity[1], ca.certificate.not_valid_after_utc)
     if end <= now:
         raise CertificateError("the certificate authority has expired; it signs no more certificates")
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = make_key()
     issuer = ca.certificate
     builder = _begin(_common_name(subject), issuer.subject, key, (now, end), x509.random_serial_number())
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -45,10 +45,16 @@ class FolderStore:
         """Return the files that are there."""
         files: dict[str, bytes] = {}
         for name in FILES:
-            with contextlib.suppress(FileNotFoundError), (self.folder / name).open("rb") as stream:
-                files[name] = stream.read(MAX_FILE + 1)
-                if len(files[name]) > MAX_FILE:
-                    raise CertificateError(f"{self.folder / name} is larger than {MAX_FILE} bytes: no certificate")
+            path = self.folder / name
+            try:
+                with path.open("rb") as stream:
+                    files[name] = stream.read(MAX_FILE + 1)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise CertificateError(f"{path} cannot be read: {error.strerror}") from error
+            if len(files[name]) > MAX_FILE:
+                raise CertificateError(f"{path} is larger than {MAX_FILE} bytes: no certificate")
         return files
 
     def update(self, change: Change) -> bool:

@@ -1,0 +1,147 @@
+"""The command `admend-certs`: issue, rotate, show.
+
+Owns arguments, exit codes and what is printed. Exit codes: 0 done, 1 failed, 2 usage. With `--json` exactly one
+document goes to standard output; messages go to standard error.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from certs.authority import common_name_of, names_of, renewal_time
+from certs.config import CertsConfig, load_config
+from certs.errors import CertificateError
+from certs.holdings import Wanted, parse_holdings
+from certs.rotate import keep_fresh, reconcile
+from certs.store import FolderStore, Store
+
+EXIT_DONE, EXIT_FAILED = 0, 1
+
+Row = dict[str, object]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit with its code."""
+    options = make_parser().parse_args(arguments)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        options.run(options)
+    except CertificateError as error:
+        print(f"admend-certs: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_FAILED)
+    sys.exit(EXIT_DONE)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="admend-certs", description="Make, renew and show the certificates that admend's services use."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    issue = commands.add_parser("issue", help="make what is missing or due in a folder, once")
+    issue.add_argument("--dir", type=Path, required=True, metavar="DIR", help="the folder (made if need be)")
+    issue.add_argument("--dns", action="append", default=[], metavar="NAME", help="host name; may be given again")
+    issue.add_argument("--ip", action="append", default=[], metavar="IP", help="address; may be given again")
+    issue.add_argument("--client", metavar="NAME", help="also make a client certificate of this name")
+    issue.add_argument("--signing", action="store_true", help="also make the key pair that signs patched images")
+    issue.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    issue.set_defaults(run=_issue)
+    rotate = commands.add_parser("rotate", help="keep certificates fresh, in a folder or in a cluster's Secret")
+    rotate.add_argument("--config", type=Path, required=True, metavar="FILE")
+    rotate.add_argument("--once", action="store_true", help="make one pass and end")
+    rotate.set_defaults(run=_rotate)
+    show = commands.add_parser("show", help="say what a folder holds")
+    show.add_argument("--dir", type=Path, required=True, metavar="DIR")
+    show.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    show.set_defaults(run=_show)
+    return parser
+
+
+def _issue(options: argparse.Namespace) -> None:
+    if not options.dns and not options.ip:
+        raise CertificateError("name at least one host or address: --dns NAME, --ip IP")
+    wanted = Wanted(tuple(options.dns), tuple(options.ip), options.client, options.signing)
+    reconcile(FolderStore(options.dir), wanted)
+    _show(options)
+
+
+def _rotate(options: argparse.Namespace) -> None:
+    config = load_config(options.config)
+    store, after_pass = _open(config)
+    if options.once:
+        reconcile(store, config.wanted)
+        if after_pass:
+            after_pass()
+        return
+    asyncio.run(_serve(config, store, after_pass))
+
+
+def _open(config: CertsConfig) -> tuple[Store, Callable[[], object] | None]:
+    if config.folder:
+        return FolderStore(config.folder), None
+    from certs.cluster import open_cluster  # noqa: PLC0415 - the kubernetes package is large
+
+    assert config.cluster is not None  # noqa: S101 - the model holds one of the two
+    return open_cluster(config.cluster)
+
+
+async def _serve(config: CertsConfig, store: Store, after_pass: Callable[[], object] | None) -> None:
+    """Repeat the pass until SIGTERM or SIGINT."""
+    task = asyncio.create_task(keep_fresh(store, config.wanted, every=config.check_seconds, after_pass=after_pass))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _show(options: argparse.Namespace) -> None:
+    rows = describe(options.dir)
+    if options.json:
+        print(json.dumps({"certificates": rows}, indent=2))  # noqa: T201 - this is the command's output
+        return
+    for row in rows:
+        print("  ".join(f"{key}: {value}" for key, value in row.items() if value))  # noqa: T201 - likewise
+
+
+def describe(folder: Path) -> list[Row]:
+    """Return one row per certificate in a folder; never any key material.
+
+    Raises:
+        CertificateError: there is no authority, or its files are damaged.
+    """
+    held = parse_holdings(FolderStore(folder).read())
+    if held is None:
+        raise CertificateError(f"{folder} holds no certificate authority; admend-certs issue makes one")
+    rows = [_row("authority", held.authority.certificate)]
+    rows += [_row("successor", held.successor.certificate)] if held.successor else []
+    rows += [_row("retired", certificate) for certificate in held.retired]
+    rows += [_row("server", held.server.certificate)] if held.server else []
+    rows += [_row("client", held.client.certificate)] if held.client else []
+    return rows
+
+
+def _row(role: str, certificate: x509.Certificate) -> Row:
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return {
+        "role": role,
+        "name": common_name_of(certificate),
+        "names": [str(each.value) for each in names_of(certificate)],
+        "not_after": end.isoformat(),
+        "renewal": renewal_time(start, end).isoformat(timespec="seconds"),
+        "sha256": certificate.fingerprint(hashes.SHA256()).hex(),
+    }
+
+
+if __name__ == "__main__":
+    main()
