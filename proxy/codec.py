@@ -65,6 +65,10 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin in {typing.Union, types.UnionType}:
         return _decode_union(typing.get_args(kind), value, where)
+    if origin is typing.Literal:
+        if value not in typing.get_args(kind):
+            raise MalformedInput(f"must be one of {typing.get_args(kind)}", file=where, text=str(value))
+        return value
     if origin is tuple:
         return _decode_tuple(typing.get_args(kind), value, where)
     if origin is not None and issubclass(origin, Mapping):

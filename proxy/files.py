@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from proxy.errors import ResourceExhausted
 
@@ -21,7 +21,7 @@ class Abandoned(Exception):
 
 
 @contextlib.contextmanager
-def writing(path: Path, *, durable: bool = False, mode: int = 0o644) -> Iterator[IO[bytes]]:
+def writing(path: Path, *, durable: bool = False, mode: int = 0o644) -> Iterator[BinaryIO]:
     """Open a new file that takes the name `path` when the block ends well, and is removed when it does not.
 
     Args:

@@ -18,6 +18,7 @@ from proxy.worker import parse_length, render_frame
 
 JOBS_PER_WORKER = 500
 START_SECONDS = 30.0
+END_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,10 @@ class _Worker:
         return json.loads(await self.process.stdout.readexactly(parse_length(header)))
 
     async def stop(self) -> int:
-        """End the process and return its exit status."""
+        """End the process and return its exit status; one that is ending by itself keeps its own."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_SECONDS if self.process.stdout and self.process.stdout.at_eof() else 0):
+                return await self.process.wait()
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()

@@ -11,6 +11,7 @@ import json
 import os
 import struct
 import sys
+import traceback
 from typing import Any, BinaryIO
 
 from proxy import sandbox
@@ -59,6 +60,10 @@ def _answer(job: Any, arguments: dict[str, Any]) -> bytes:
     except OSError as error:
         message = f"{error.strerror or error}: {error.filename or 'a working file'}"
         return render_frame({"error": ResourceExhausted.code, "message": message})
+    except Exception as error:  # noqa: BLE001 - a mistake of ours costs this job; the trace goes to standard error
+        traceback.print_exc()
+        message = f"a mistake of admend's own, please report it: {type(error).__name__}: {error}"
+        return render_frame({"error": AdmendError.code, "message": message})
 
 
 def main() -> None:

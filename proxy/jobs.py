@@ -1,0 +1,290 @@
+"""The engine's jobs: files in, files out, one function each, run in a worker process.
+
+Owns opening the files that the shell names and calling the engine on them; it is the only place where the engine
+meets a disk. It makes no decision of its own. Every file is named relative to `root`, the proxy's cache folder, by a
+name that the shell chose. Output files are written under a temporary name and renamed, so that a killed worker
+leaves nothing half-written under a name that somebody reads.
+"""
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+from proxy.codec import decode, encode
+from proxy.engine.families import FAMILIES
+from proxy.engine.family import (
+    Absent,
+    Blob,
+    Distribution,
+    Family,
+    Fetch,
+    Installed,
+    InstalledDb,
+    Package,
+    PackageIndex,
+    PackageSource,
+    Payload,
+    SkippedSource,
+    SourceSettings,
+)
+from proxy.engine.layer import COMPRESSION_EPOCH, WrittenLayer, write_layer
+from proxy.engine.layerindex import LayerIndex
+from proxy.engine.plan import PlanPolicy, plan_upgrades
+from proxy.engine.rootfs import RootFS
+from proxy.engine.scan import extract_layer, scan_layer
+from proxy.engine.tar import Span
+from proxy.errors import MalformedInput, Unsupported
+from proxy.files import Abandoned, writing
+
+SPAN_CHUNK = 1 << 20
+EPOCH = f"1-{COMPRESSION_EPOCH}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """A scanned layer: its index and captures are in the cache under the name that was asked for."""
+
+    diff_id: str
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFile:
+    """A scanned layer: its scan's name in the cache, and its blob (absolute path, media type) for a second look."""
+
+    name: str
+    blob: str
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What an image holds. `family` is empty where no package database was found, and `reason` then says so."""
+
+    family: str
+    reason: str = ""
+    distribution: Distribution = field(default_factory=lambda: Distribution(""))
+    arch: str = ""
+    packages: tuple[Installed, ...] = ()
+    sources: tuple[PackageSource, ...] = ()
+    skipped_sources: tuple[SkippedSource, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFile:
+    """A verified source index in the cache (`PackageIndex` with a file name for the blob)."""
+
+    source: PackageSource
+    date: datetime
+    facts: Mapping[str, str]
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshStep:
+    """Either the files that are needed next, or the finished index."""
+
+    need: tuple[Fetch, ...] = ()
+    index: IndexFile | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The written patch layer, or, by package key, why payloads cannot be recorded faithfully."""
+
+    layer: WrittenLayer | None = None
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An opened image: its merged root file system, the family that owns its database, and the database."""
+
+    fs: RootFS
+    family: Family
+    db: InstalledDb
+
+
+def scan(*, root: str, layer: str, media_type: str, where: str, name: str) -> Any:
+    """Scan the layer file `layer` (an absolute path) into `<name>.index` and `<name>.captures`."""
+    base = Path(root)
+    with Path(layer).open("rb") as stream, writing(base / f"{name}.captures") as captures:
+        index = scan_layer(
+            stream, media_type, keep=_kept, captures=captures, captures_name=f"{name}.captures", where=where
+        )
+    with writing(base / f"{name}.index") as out:
+        out.write(index.render())
+    return encode(Scanned(str(index.diff_id), len(index.entries)))
+
+
+def inspect(*, root: str, layers: Any, settings: Any) -> Any:
+    """Open the image made of the scanned `layers` (names, bottom first) and say what it holds."""
+    try:
+        image = _open_image(root, decode(tuple[LayerFile, ...], layers, "layers"))
+    except Unsupported as error:
+        return encode(Inspection(family="", reason=str(error)))
+    sources, skipped = image.family.sources(image.fs, image.db, decode(SourceSettings, settings, "settings"))
+    db = image.db
+    return encode(
+        Inspection(image.family.name, "", db.distribution, db.arch, tuple(db.packages), tuple(sources), tuple(skipped))
+    )
+
+
+def refresh(*, root: str, source: Any, settings: Any, now: str, answers: Mapping[str, str | None], name: str) -> Any:
+    """Verify one source's index with the files known so far.
+
+    `answers` maps URLs to file names, or to None where the source does not have the file. Returns a `RefreshStep`;
+    the finished index is in the file `name`.
+    """
+    wanted = decode(PackageSource, source, "source")
+    step = RefreshStep()
+    with writing(Path(root) / name) as spool:
+        steps = family_named(wanted.family).refresh(
+            wanted, decode(SourceSettings, settings, "settings"), decode(datetime, now, "now"), spool
+        )
+        try:
+            need = next(steps)
+            while all(fetch.url in answers for fetch in need):
+                need = steps.send({fetch: _answer(root, fetch.url, answers[fetch.url]) for fetch in need})
+        except StopIteration as finished:
+            index: PackageIndex = finished.value
+            step = RefreshStep(index=IndexFile(index.source, index.date, dict(index.facts), name))
+        else:
+            step = RefreshStep(need=tuple(fetch for fetch in need if fetch.url not in answers))
+            raise Abandoned
+    return encode(step)
+
+
+def plan(*, root: str, layers: Any, indexes: Any, policy: Any, excluded: Mapping[str, str]) -> Any:
+    """Plan the upgrades of an image. `excluded` maps package keys to the reason why they must not move."""
+    image = _open_image(root, decode(tuple[LayerFile, ...], layers, "layers"))
+    opened = tuple(_open_index(root, decode(IndexFile, item, "index")) for item in indexes)
+    candidates = image.family.candidates(image.fs, image.db, opened)
+    wanted = decode(PlanPolicy, policy, "policy")
+    return encode(plan_upgrades(image.db.packages, candidates, image.family.compare, wanted, excluded))
+
+
+def unpack(*, root: str, family: str, package: Any, archive: str, name: str) -> Any:
+    """Unpack the package file `archive` (absolute path) into `<name>.payload` and `<name>.data`."""
+    wanted = decode(Package, package, "package")
+    base = Path(root)
+    with Path(archive).open("rb") as stream, writing(base / f"{name}.data") as spool:
+        payload = family_named(family).unpack(wanted, stream, spool, f"{name}.data")
+    with writing(base / f"{name}.payload") as out:
+        out.write(json.dumps(encode(payload), separators=(",", ":")).encode())
+    return None
+
+
+def build(
+    *,
+    root: str,
+    layers: Any,
+    payloads: Mapping[str, str],
+    out: str,
+    compression: Literal["gzip", "zstd"],
+    docker: bool,
+    check_only: bool,
+) -> Any:
+    """Write the patch layer for the unpacked `payloads` (package key -> name) to the file `out`.
+
+    With `check_only` nothing is written: the answer says only what cannot be recorded faithfully.
+    """
+    image = _open_image(root, decode(tuple[LayerFile, ...], layers, "layers"))
+    base = Path(root)
+    unpacked = {
+        key: decode(Payload, json.loads((base / f"{name}.payload").read_bytes()), name)
+        for key, name in payloads.items()
+    }
+    reasons = {key: image.family.unsupported(image.fs, image.db, payload) for key, payload in unpacked.items()}
+    if any(reasons.values()):
+        return encode(Built(unsupported={key: reason for key, reason in reasons.items() if reason}))
+    if check_only:
+        return encode(Built())
+    entries = image.family.record(image.fs, image.db, tuple(unpacked.values()))
+    with writing(base / out) as stream:
+        layer = write_layer(
+            entries,
+            stream,
+            compression=compression,
+            media="docker" if docker else "oci",
+            read_span=partial(_span_chunks, root),
+        )
+    _open_image.cache_clear()
+    return encode(Built(layer=layer))
+
+
+JOBS: Mapping[str, Callable[..., Any]] = {job.__name__: job for job in (scan, inspect, refresh, plan, unpack, build)}
+
+
+def family_named(name: str) -> Family:
+    """Return the family of that name."""
+    for family in FAMILIES:
+        if family.name == name:
+            return family
+    raise MalformedInput("no such package family", text=name)
+
+
+def _kept(path: str) -> bool:
+    return any(family.keeps(path) for family in FAMILIES)
+
+
+@lru_cache(maxsize=1)
+def _open_image(root: str, layers: tuple[LayerFile, ...]) -> Image:
+    """Open an image once for the jobs of one patch, which prefer the same worker."""
+    indexes = [LayerIndex.parse((Path(root) / f"{layer.name}.index").read_bytes()) for layer in layers]
+    fs = RootFS(indexes, partial(_span_bytes, root), partial(_read_again, layers))
+    for family in FAMILIES:
+        db = family.open(fs)
+        if db is not None:
+            return Image(fs, family, db)
+    raise Unsupported(
+        "no package database found (looked for dpkg's status and status.d, and apk's installed): "
+        "the image records no packages, so there is nothing to patch"
+    )
+
+
+def _read_again(layers: Sequence[LayerFile], place: int, path: str) -> bytes:
+    """Read one file that was not kept from its layer's blob; slow, for the rare file that nobody foresaw."""
+    layer, captured = layers[place], io.BytesIO()
+    with Path(layer.blob).open("rb") as stream:
+        found = extract_layer(
+            stream, layer.media_type, {path}, captures=captured, captures_name="", where=f"layer {layer.blob}"
+        )
+    if path not in found:
+        raise MalformedInput("its index names a file that it does not have; remove the cache folder", file=layer.blob)
+    span = found[path]
+    return captured.getvalue()[span.offset : span.offset + span.size]
+
+
+def _open_index(root: str, index: IndexFile) -> PackageIndex:
+    return PackageIndex(index.source, index.date, index.facts, _blob(root, index.file))
+
+
+def _blob(root: str, name: str) -> Blob:
+    path = Path(root) / name
+    return Blob(name, path.stat().st_size, lambda: path.open("rb"))
+
+
+def _answer(root: str, url: str, name: str | None) -> Blob | Absent:
+    return Absent(f"{url} is not there (404)") if name is None else _blob(root, name)
+
+
+def _span_bytes(root: str, span: Span) -> bytes:
+    return b"".join(_span_chunks(root, span))
+
+
+def _span_chunks(root: str, span: Span) -> Iterator[bytes]:
+    left = span.size
+    with (Path(root) / span.file).open("rb") as stream:
+        stream.seek(span.offset)
+        while left:
+            piece = stream.read(min(left, SPAN_CHUNK))
+            if not piece:
+                raise MalformedInput("shorter than its index says; remove the cache folder", file=span.file)
+            left -= len(piece)
+            yield piece
