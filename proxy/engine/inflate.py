@@ -91,39 +91,44 @@ def open_layer(stream: Readable, media_type: str = "", *, where: str = "layer", 
 class _Input:
     """The compressed bytes: a buffer with a position, and the count of bytes taken from the stream."""
 
-    __slots__ = ("_read", "buffer", "taken", "where")
+    __slots__ = ("_at", "_buffer", "_read", "taken", "where")
 
     def __init__(self, stream: Readable, where: str) -> None:
         self._read = stream.read
-        self.buffer = b""
+        self._buffer, self._at = b"", 0
         self.taken = 0
         self.where = where
 
     def more(self) -> bytes:
-        """Return the buffer, or the next piece of the stream; ``b""`` at the end."""
-        if self.buffer:
-            piece, self.buffer = self.buffer, b""
-            return piece
-        piece = self._read(_INPUT)
-        self.taken += len(piece)
-        return piece
+        """Take the rest of the buffer, or the next piece of the stream; ``b""`` at the end."""
+        piece = self._buffer[self._at :]
+        self._buffer, self._at = b"", 0
+        return piece or self._fetch()
 
     def peek(self, size: int) -> bytes:
         """Return the next `size` bytes without taking them; fewer at the end."""
-        while len(self.buffer) < size:
-            piece = self._read(_INPUT)
+        while len(self._buffer) - self._at < size:
+            piece = self._fetch()
             if not piece:
                 break
-            self.taken += len(piece)
-            self.buffer += piece
-        return self.buffer[:size]
+            self._buffer, self._at = self._buffer[self._at :] + piece, 0
+        return self._buffer[self._at : self._at + size]
 
     def take(self, size: int) -> bytes:
         """Take exactly `size` bytes; MalformedInput where the stream ends before."""
         piece = self.peek(size)
         if len(piece) < size:
             raise MalformedInput("cut short; fetch the layer again", file=self.where)
-        self.buffer = self.buffer[size:]
+        self._at += size
+        return piece
+
+    def give_back(self, piece: bytes) -> None:
+        """Put bytes that were taken too many in front of the rest."""
+        self._buffer, self._at = piece + self._buffer[self._at :], 0
+
+    def _fetch(self) -> bytes:
+        piece = self._read(_INPUT)
+        self.taken += len(piece)
         return piece
 
 
@@ -173,7 +178,7 @@ def _gunzip(source: _Input, limits: Limits) -> Iterator[bytes]:
                     yield piece
         except _ISAL_ERROR as error:
             raise MalformedInput(f"broken gzip stream ({error})", file=source.where) from error
-        source.buffer = inflater.unused_data + source.buffer
+        source.give_back(inflater.unused_data)
         if source.peek(2) != _GZIP:
             _check_end(source)
             return
@@ -214,7 +219,7 @@ def _zstd_frame(source: _Input) -> Iterator[bytes]:
     flags = source.peek(5)[4:5]
     if not flags:
         raise MalformedInput("zstd stream cut short; fetch the layer again", file=source.where)
-    pending = source.take(5 + _zstd_header_rest(flags[0]))
+    pending = bytearray(source.take(5 + _zstd_header_rest(flags[0])))
     checksum = 4 if flags[0] & 0x04 else 0
     given = 0
     last = False
@@ -229,7 +234,7 @@ def _zstd_frame(source: _Input) -> Iterator[bytes]:
                 pending += source.take(checksum)
             if last or given >= CHUNK or len(pending) >= CHUNK:
                 piece = decoder.decompress(pending)
-                pending, given = b"", 0
+                pending, given = bytearray(), 0
                 if piece:
                     yield piece
     except zstandard.ZstdError as error:

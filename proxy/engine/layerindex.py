@@ -105,8 +105,11 @@ class LayerIndex:
         parts.append(_join(self.paths))
         parts.append(_join([self.targets[row] for row, kind in enumerate(self.kinds) if kind in _LINKS]))
         facts["lengths"] = [len(part) for part in parts]
-        body = b"".join([json.dumps(facts, separators=(",", ":")).encode(), b"\n", *parts])
-        return MAGIC + hashlib.sha256(body).digest() + body
+        parts.insert(0, json.dumps(facts, separators=(",", ":")).encode() + b"\n")
+        checksum = hashlib.sha256()
+        for part in parts:
+            checksum.update(part)
+        return b"".join([MAGIC, checksum.digest(), *parts])
 
     @classmethod
     def parse(cls, raw: bytes, *, where: str = "layer index") -> "LayerIndex":
@@ -128,8 +131,9 @@ def _parse(raw: bytes, start: int) -> LayerIndex:
     facts: dict[str, Any] = json.loads(raw[start:line])
     at = line + 1
     parts = []
+    view = memoryview(raw)
     for length in facts["lengths"]:
-        parts.append(raw[at : at + length])
+        parts.append(view[at : at + length])
         at += length
     *columns, spans, paths, targets = parts
     rows = int(facts["entries"])
@@ -164,7 +168,7 @@ def _little(column: "array[int]") -> bytes:
     return column.tobytes()
 
 
-def _load(form: str, raw: bytes, rows: int | None) -> "array[int]":
+def _load(form: str, raw: memoryview, rows: int | None) -> "array[int]":
     column = array(form)
     column.frombytes(raw)
     if sys.byteorder == "big":
@@ -178,8 +182,8 @@ def _join(texts: list[str]) -> bytes:
     return "".join([f"{text}\0" for text in texts]).encode("utf-8", "surrogateescape")
 
 
-def _split(raw: bytes) -> list[str]:
-    texts = raw.decode("utf-8", "surrogateescape").split("\0")
+def _split(raw: memoryview) -> list[str]:
+    texts = str(raw, "utf-8", "surrogateescape").split("\0")
     if texts.pop():
         raise ValueError("text without its end")
     return texts
