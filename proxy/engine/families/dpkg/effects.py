@@ -86,13 +86,13 @@ _SILENT = frozenset({"set", ":", "true", "umask", "unset", "export", "readonly",
 _TALKS = frozenset({"echo", "printf"})
 _READS = frozenset({
     "grep", "egrep", "cmp", "diff", "cat", "id", "uname", "stat", "readlink", "dirname", "basename", "getent",
-    "which", "command", "type", "dpkg-query", "head", "tail", "cut", "wc", "ischroot", "md5sum", "sha256sum",
-    "realpath", "tr", "sort", "uniq",
+    "which", "type", "dpkg-query", "head", "tail", "cut", "wc", "ischroot", "md5sum", "sha256sum",
+    "realpath", "tr",
 })  # fmt: skip
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z0-9_@#]+)(?::?-([^${}`]*))?\}|([A-Za-z_][A-Za-z0-9_]*|[0-9@#*?!$-]))")
 _ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _HARMLESS_REDIRECTION = re.compile(r"[0-9]?>>?\s*/dev/null|[0-9]?>&\s*[0-9-]|[0-9]?<.*", re.DOTALL)
-_SUBSTITUTION = re.compile(r"\$\(\s*([^\s()]+)([^()]*)\)|`\s*([^\s`]+)([^`]*)`")
+_SUBSTITUTION = re.compile(r"\$\(([^()`]*)\)|`([^`()$]*)`")
 _COMPARISONS: Mapping[str, Callable[[int], bool]] = {
     "lt": lambda c: c < 0,
     "le": lambda c: c <= 0,
@@ -158,9 +158,12 @@ class _Walk:
         for node in (chain.first, *(node for _, node in chain.rest)):
             if not isinstance(node, Command):
                 raise _Reached(node.line, "a pipe of compound commands")
-            if node.words and node.words[0] not in _READS | _TALKS | {"sed"}:
+            if not _only_reads(node.words):
                 raise _Reached(node.line, _text(node))
-            self._command(node)
+            for word in (*node.words, *node.redirections):
+                self._value(word, node.line)
+            if not all(_HARMLESS_REDIRECTION.fullmatch(redirection) for redirection in node.redirections):
+                raise _Reached(node.line, _text(node))
         return None
 
     def _maybe(self, nodes: Sequence[Node]) -> bool | None:
@@ -189,27 +192,34 @@ class _Walk:
         return None if unsure else True
 
     def _case(self, node: Case) -> bool | None:
-        value = self._value(node.word, node.line)
+        value, unsure = self._value(node.word, node.line), False
         for patterns, body in node.branches:
             plain = [self._value(pattern, node.line) for pattern in patterns]
             if value is None or None in plain:
+                unsure = True
                 self._maybe(body)
             elif any(fnmatchcase(value, pattern or "") for pattern in plain):
-                return self.run(body)
-        return None if value is None else True
+                return self._maybe(body) if unsure else self.run(body)
+        return None if unsure else True
 
     def _command(self, command: Command) -> bool | None:
         words = list(command.words)
         for redirection in command.redirections:
             if _HARMLESS_REDIRECTION.fullmatch(redirection) is None:
                 raise _Reached(command.line, _text(command))
+            self._value(redirection, command.line)
         while words and (assigned := _ASSIGNED.fullmatch(words[0])):
             self._variables[assigned[1]] = self._value(assigned[2], command.line)
             words.pop(0)
         if not words:
             return True
-        values = [self._value(word, command.line) for word in words]
-        return self._call(command, values[0], values[1:])
+        values: list[str | None] = []
+        for word in words:
+            if word in {'"$@"', "$@", '"${@}"'}:
+                values += self._arguments
+            else:
+                values.append(self._value(word, command.line))
+        return self._call(command, values[0] if values else None, values[1:])
 
     def _call(self, command: Command, name: str | None, arguments: list[str | None]) -> bool | None:
         if name in self._functions:
@@ -228,15 +238,17 @@ class _Walk:
             verdict = known(self, arguments)
             if not isinstance(verdict, _Does):
                 return verdict
-        elif name in _READS:
+        elif _only_reads((name or "", *command.words[1:])):
             return None
         raise _Reached(command.line, _text(command))
 
     def _assign(self, command: Command) -> None:
         """Take the assignments of `export`, `local` and `readonly`; what `shift` and `unset` do is no longer known."""
-        if command.words[0] == "shift":
-            raise _Reached(command.line, "shift")
-        for argument in command.words[1:]:
+        if command.words[0] == "shift" or (
+            command.words[0] == "set" and not all(re.fullmatch(r"[+-][eux]+", word) for word in command.words[1:])
+        ):
+            raise _Reached(command.line, _text(command))
+        for argument in command.words[1:] if command.words[0] != "set" else ():
             name, _, value = argument.partition("=")
             known = self._value(value, command.line) if "=" in argument else self._variables.get(name)
             self._variables[name] = None if command.words[0] == "unset" else known
@@ -259,13 +271,16 @@ class _Walk:
 
     def _value(self, word: str, line: int) -> str | None:
         """Expand a word; None if its value is not known. What is substituted must only read."""
-        known = True
-        for found in _SUBSTITUTION.finditer(re.sub(r"'[^']*'", "", word)):
-            name, rest = found[1] or found[3], found[2] or found[4]
-            if name not in _READS | _TALKS or re.search(r">(?!\s*/dev/null|&)|[;&`]", rest.replace("2>&1", "")):
+        if re.fullmatch(r"'[^']*'", word):
+            return word[1:-1]
+        rest = word
+        for found in _SUBSTITUTION.finditer(word):
+            if not _only_reads_all(found[1] or found[2]):
                 raise _Reached(line, found[0])
-            known = False
-        if not known:
+            rest = rest.replace(found[0], "")
+        if "$(" in rest or "`" in rest:
+            raise _Reached(line, word)
+        if rest != word:
             return None
         out: list[str] = []
         for piece in re.findall(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|\\.|[^'\"\\]+|.", word, re.DOTALL):
@@ -301,8 +316,6 @@ class _Walk:
             return self._arguments[int(name) - 1] if int(name) <= len(self._arguments) else ""
         if name == "#":
             return str(len(self._arguments))
-        if name in {"@", "*"}:
-            return " ".join(self._arguments)
         return self._variables.get(name)
 
     def _test(self, words: list[str | None]) -> bool | None:  # noqa: PLR0911 - a table of forms, one return each
@@ -428,6 +441,28 @@ def _both(left: bool | None, right: bool | None) -> bool | None:
     if left is False or right is False:
         return False
     return None if left is None or right is None else True
+
+
+def _only_reads(words: Sequence[str]) -> bool:
+    """Say whether a command, as written, can only read and print."""
+    match words:
+        case ["command", option, *_]:
+            return option in {"-v", "-V"}
+        case ["sed", *options]:
+            return not any(re.match(r"-[a-z]*i|--in|-[a-z]*f|.*\bw\b", option, re.DOTALL) for option in options)
+        case ["sort", *options]:
+            return not any(option.startswith(("-o", "--o")) for option in options)
+        case [name, *_]:
+            return name in _READS or name in _TALKS
+    return False
+
+
+def _only_reads_all(text: str) -> bool:
+    """Say whether what stands in a command substitution can only read: a pipe of plain commands."""
+    plain = re.sub(r"[0-9]?>\s*/dev/null|[0-9]>&[0-9]", "", text)
+    if re.search(r"[<>;&\n]|\|\|", plain):
+        return False
+    return all(_only_reads(part.split()) for part in plain.split("|"))
 
 
 def _text(command: Command) -> str:

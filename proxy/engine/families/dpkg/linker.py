@@ -9,11 +9,12 @@ Format: ld.so(8), the header of glibc's cache (`glibc-ld.so.cache1.1`), deb-shli
 
 import re
 import struct
+from collections.abc import Iterator, Mapping
 
 from proxy.engine.families.dpkg.database import DpkgDb, Record
 from proxy.engine.family import Payload
 from proxy.engine.rootfs import RootFS
-from proxy.engine.tar import Kind
+from proxy.engine.tar import Entry, Kind
 from proxy.errors import MalformedInput
 
 CACHE = "etc/ld.so.cache"
@@ -50,24 +51,33 @@ def linker_cache_changes(fs: RootFS, db: DpkgDb, record: Record, payload: Payloa
     if data is None:
         return "the image has no cache now"
     cached = {fs.locate(path.lstrip("/")): soname for soname, path in parse_cache(data)}
-    folders = {path.rpartition("/")[0] for path in cached}
     old = {fs.locate(path) for path in db.files(record)}
     new = {fs.locate(entry.path): entry for entry in payload.entries if entry.kind is not Kind.DIR}
-    gone = sorted(path for path in cached if path in old and path not in new)
+    for path, entry in new.items():
+        if path.startswith("etc/ld.so.conf") and isinstance(entry.content, bytes) and entry.content != fs.read(path):
+            return f"/{path} changes"
+    gone = sorted(path for path in cached if path in old and path not in new)  # (2)
     if gone:
         return f"the new version has no /{gone[0]}"
     if _provided(db.info(record, "shlibs") or b"") != _provided(payload.control.get("shlibs", b"")):  # (1)
         return "its shlibs name other libraries"
+    added = next(iter(_added(cached, set(new) - old, new)), "")  # (3)
+    return f"/{added} is new" if added else ""
+
+
+def _added(cached: Mapping[str, str], paths: set[str], new: Mapping[str, Entry]) -> Iterator[str]:
+    """Yield the new paths that ldconfig might take up."""
+    folders = {path.rpartition("/")[0] for path in cached}
     behind = {
         f"{path.rpartition('/')[0]}/{entry.target}"
         for path, entry in new.items()
         if entry.kind is Kind.SYMLINK and path in cached and "/" not in entry.target
     }
-    for path in sorted(set(new) - old):
+    for path in sorted(paths - behind):
         folder, _, name = path.rpartition("/")
-        if folder in folders and _LIBRARY.fullmatch(name) and path not in behind:  # (3)
-            return f"/{path} is new"
-    return ""
+        covered = folder.partition("/glibc-hwcaps")[0] in folders and _LIBRARY.fullmatch(name) is not None
+        if covered or path.startswith("etc/ld.so.conf"):
+            yield path
 
 
 def _provided(shlibs: bytes) -> frozenset[tuple[str, str]]:

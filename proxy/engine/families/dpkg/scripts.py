@@ -44,6 +44,10 @@ def unsupported(fs: RootFS, db: DpkgDb, payload: Payload) -> str:
 
 
 def _paths(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[str]:
+    name = record.installed.package.name
+    for key, other in db.records.items():
+        if other is not record and other.installed.package.name == name:
+            yield f"{key} is installed too and must move with it, which is not done yet"
     special = set(_overridden(fs))
     taker = PathTaker(fs, db, record, read_filters(fs))
     links = {entry.path for entry in payload.entries if entry.kind is Kind.SYMLINK}
