@@ -146,9 +146,7 @@ def open_cluster(config: ClusterConfig) -> tuple[SecretStore, Callable[[], objec
         else:
             settings.load_incluster_config(client_configuration=target)
     except (settings.ConfigException, OSError) as error:
-        raise CertificateError(
-            f"the cluster cannot be reached: {error}; inside a pod, mount its service account"
-        ) from error
+        raise CertificateError(f"no way into the cluster: {error}; in a pod, mount its service account") from error
     connection = client.ApiClient(target)
     store = SecretStore(client.CoreV1Api(connection), config.namespace, config.secret)
     name = config.webhook_configuration
