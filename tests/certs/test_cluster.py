@@ -131,7 +131,7 @@ def test_a_bundle_that_lost_the_race_is_written_again_over_what_the_other_wrote(
 
 
 def test_a_configuration_that_is_not_there_is_a_clear_error(hooks):
-    with pytest.raises(CertificateError, match="MutatingWebhookConfiguration admend cannot be kept: .*404"):
+    with pytest.raises(CertificateError, match=r"MutatingWebhookConfiguration admend cannot be kept: .*404"):
         publish_bundle(hooks, "admend", b"new")
 
 

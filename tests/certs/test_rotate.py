@@ -24,7 +24,7 @@ async def running(*arguments, **options):
 
 async def until(condition):
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for is a file or a log line
             await asyncio.sleep(0.01)
 
 

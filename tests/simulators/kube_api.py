@@ -92,7 +92,7 @@ def serve_kube_api() -> Iterator[KubeApi]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = do_PATCH = _handle
+        do_GET = do_POST = do_PUT = do_PATCH = _handle  # noqa: N815 - the names of http.server
 
         def log_message(self, *_) -> None:
             """Say nothing."""
