@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from certs.errors import CertificateError
 from proxy.errors import AdmendError, MalformedInput
 from webhook.config import load_config
 
@@ -38,7 +39,7 @@ def _serve(file: Path) -> int:
         return USAGE
     try:
         asyncio.run(serve(config))
-    except AdmendError as error:
+    except (AdmendError, CertificateError) as error:
         _say(str(error))
         return FAILED
     except OSError as error:

@@ -38,7 +38,10 @@ class Section(BaseModel):
 
 
 class TlsConfig(Section):
-    """Serving certificate, read again when the files change; `client_ca_file` demands a client certificate."""
+    """Serving certificate, read again when the files change.
+
+    With `client_ca_file` only who has a client certificate of it may ask for admissions; probes need none.
+    """
 
     cert_file: Path
     key_file: Path
@@ -76,6 +79,8 @@ class ProxyClientConfig(Section):
     def _check_pair(self) -> Self:
         if (self.client_cert_file is None) != (self.client_key_file is None):
             raise ValueError("client_cert_file and client_key_file go together: give both or neither")
+        if self.client_cert_file is not None and self.ca_file is None:
+            raise ValueError("a client certificate is shown to the proxies of ca_file only: give that too")
         return self
 
 

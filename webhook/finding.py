@@ -162,7 +162,9 @@ def deny(findings: Sequence[Finding]) -> str:
     ]
     if not lines:
         return ""
-    return clean_text("admend admits patched images only: " + "; ".join(lines), MAX_MESSAGE)
+    pending = any(item.verdict is Verdict.DENY and item.outcome is Outcome.PENDING for item in findings)
+    hint = "; try again in a moment, the patch goes on in the background" if pending else ""
+    return clean_text("admend admits patched images only: " + "; ".join(lines), MAX_MESSAGE - len(hint)) + hint
 
 
 def annotate(findings: Sequence[Finding], mode: Mode) -> dict[str, str]:
@@ -177,12 +179,19 @@ def annotate(findings: Sequence[Finding], mode: Mode) -> dict[str, str]:
             "outcome": item.outcome.value if item.outcome else "",
             "original": item.choice.original,
             "digest": item.source_digest,
-            "image": item.image if item.verdict in CHANGING else "",
+            "image": _target(item),
             "reason": clean_text(item.reason, MAX_WARNING),
         }
         entries[item.choice.container.name] = {key: value for key, value in entry.items() if value}
     strongest = next(verdict for verdict in RANKS if verdict in verdicts)
     return {"mode": mode.value, "verdict": strongest.value, "containers": _bounded(entries)}
+
+
+def _target(item: Finding) -> str:
+    """Return the reference that a container gets, or in mode audit would get; nothing where it keeps its own."""
+    if item.verdict is Verdict.WOULD_REWRITE and item.checked:
+        return str(item.checked.patched)
+    return item.image if item.verdict in CHANGING else ""
 
 
 def _name(item: Finding) -> str:

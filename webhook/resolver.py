@@ -15,6 +15,8 @@ from typing import Protocol
 import httpx
 from pydantic import ValidationError
 
+from certs.errors import CertificateError
+from certs.serving import client_context
 from proxy.api import ErrorBody, Outcome, ResolveRequest, ResolveResponse
 from proxy.errors import AdmendError, MalformedInput, UpstreamRefused, UpstreamUnavailable
 from webhook.config import ProxyClientConfig
@@ -43,16 +45,9 @@ class ProxyResolver:
 
     def __init__(self, config: ProxyClientConfig) -> None:
         self._config = config
-        self._loaded: tuple[int, ...] = ()
-        try:
-            self._context = ssl.create_default_context(cafile=config.ca_file)
-            self._load_certificate()
-        except OSError as error:  # SSLError is one
-            files = (config.ca_file, config.client_cert_file, config.client_key_file)
-            named = ", ".join(str(file) for file in files if file)
-            raise MalformedInput(f"the certificates for the proxy cannot be read: {error}", file=named) from error
+        context = _make_context(config)
         limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=16)
-        self._http = httpx.AsyncClient(verify=self._context, trust_env=False, limits=limits, follow_redirects=False)
+        self._http = httpx.AsyncClient(verify=context, trust_env=False, limits=limits, follow_redirects=False)
         self._first = 0
 
     async def close(self) -> None:
@@ -85,7 +80,6 @@ class ProxyResolver:
         return failed(request.image, "the proxy gave no answer: " + "; ".join(reasons))
 
     async def _ask(self, url: str, request: ResolveRequest, left: float, connect: float) -> ResolveResponse:
-        self._load_certificate()
         waiting = request.model_copy(update={"wait_seconds": max(0.0, left - min(HEADROOM, left / 4))})
         async with self._http.stream(
             "POST",
@@ -116,15 +110,15 @@ class ProxyResolver:
         token = _read_token(file)
         return {"Authorization": f"Bearer {token}"}
 
-    def _load_certificate(self) -> None:
-        """Load the client certificate when its files have changed; connections made from then on use it."""
-        cert, key = self._config.client_cert_file, self._config.client_key_file
-        if cert is None or key is None:
-            return
-        changed = (cert.stat().st_mtime_ns, key.stat().st_mtime_ns)
-        if changed != self._loaded:
-            self._context.load_cert_chain(cert, key)
-            self._loaded = changed
+
+def _make_context(config: ProxyClientConfig) -> ssl.SSLContext:
+    """Return a context that follows its files; without a CA file the machine's authorities are trusted."""
+    if config.ca_file is None:
+        return ssl.create_default_context()
+    try:
+        return client_context(config.ca_file, config.client_cert_file, config.client_key_file)
+    except CertificateError as error:
+        raise MalformedInput(f"the certificates for the proxy cannot be used: {error}") from error
 
 
 def _read_token(file: Path) -> str:

@@ -39,7 +39,9 @@ class Webhook:
         tls = (
             ServingContext(listen.tls.cert_file, listen.tls.key_file, listen.tls.client_ca_file) if listen.tls else None
         )
-        app = make_app(self._admitter, self.metrics, self.health, self.config.max_body_bytes)
+        known_clients = listen.tls is not None and listen.tls.client_ca_file is not None
+        max_body = self.config.max_body_bytes
+        app = make_app(self._admitter, self.metrics, self.health, max_body=max_body, known_clients=known_clients)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=MAX_TIMEOUT)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)

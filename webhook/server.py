@@ -24,9 +24,19 @@ class Health:
         self.ready = False
 
 
-def make_app(admitter: Admitter, metrics: Metrics, health: Health, max_body: int) -> web.Application:
-    """Return the application; nothing is started. `max_body` is in bytes."""
-    routes = _Routes(admitter, metrics, health)
+def make_app(
+    admitter: Admitter, metrics: Metrics, health: Health, *, max_body: int, known_clients: bool = False
+) -> web.Application:
+    """Return the application; nothing is started.
+
+    Args:
+        admitter: decides.
+        metrics: counts.
+        health: says whether requests are taken.
+        max_body: bytes of a review, at the most.
+        known_clients: take reviews only over connections with a client certificate (which TLS has checked).
+    """
+    routes = _Routes(admitter, metrics, health, known_clients=known_clients)
     app = web.Application(client_max_size=max_body)
     app.router.add_post("/mutate", routes.mutate)
     app.router.add_get("/healthz", routes.healthy)
@@ -36,11 +46,14 @@ def make_app(admitter: Admitter, metrics: Metrics, health: Health, max_body: int
 
 
 class _Routes:
-    def __init__(self, admitter: Admitter, metrics: Metrics, health: Health) -> None:
+    def __init__(self, admitter: Admitter, metrics: Metrics, health: Health, *, known_clients: bool) -> None:
         self._admitter, self._metrics, self._health = admitter, metrics, health
+        self._known_clients = known_clients
 
     async def mutate(self, request: web.Request) -> web.Response:
         start = time.perf_counter()
+        if self._known_clients and not request.get_extra_info("peercert"):
+            return self._refuse(401, "unauthorized", "reviews are taken over TLS with a client certificate only")
         if request.content_type != JSON:
             return self._refuse(415, "unsupported-media-type", f"send the AdmissionReview as {JSON}")
         seconds = parse_timeout(request.query.get("timeout"))
@@ -48,16 +61,9 @@ class _Routes:
             async with asyncio.timeout(seconds):
                 body = await request.read()
             review = parse_review(body)
-        except web.HTTPRequestEntityTooLarge as error:
-            return self._refuse(413, "too-large", f"the body is over the limit: {error.text}")
-        except TimeoutError:
-            return self._refuse(408, "timeout", f"the body did not arrive within {seconds:g} s")
-        except MalformedInput as error:
-            return self._refuse(400, error.code, str(error))
-        try:
             decision = await self._admitter.admit(review, seconds - (time.perf_counter() - start))
-        except AdmendError as error:
-            return self._refuse(500, error.code, str(error))
+        except (AdmendError, TimeoutError, web.HTTPRequestEntityTooLarge) as error:
+            return self._refuse(*_explain(error))
         self._metrics.observe(review, decision, time.perf_counter() - start)
         return web.Response(body=render_review(review.uid, decision), content_type=JSON)
 
@@ -75,3 +81,14 @@ class _Routes:
         return web.Response(
             status=status, text=ErrorBody(code=code, message=message).model_dump_json(), content_type=JSON
         )
+
+
+def _explain(error: Exception) -> tuple[int, str, str]:
+    """Return status, code and message of a request that gets no decision."""
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return 413, "too-large", f"the body is over the limit: {error.text}"
+    if isinstance(error, TimeoutError):
+        return 408, "timeout", "the body did not arrive in the request's own time"
+    if isinstance(error, MalformedInput):
+        return 400, error.code, str(error)
+    return 500, getattr(error, "code", "internal"), str(error)
