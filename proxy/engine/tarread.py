@@ -108,6 +108,11 @@ class TarReader:
         while piece := self.read():
             write(piece)
 
+    @property
+    def ahead(self) -> int:
+        """How many bytes were read from the stream and not taken yet: where a body lies, for who counts the reads."""
+        return len(self._buffer) - self._at
+
     def _wrong(self, message: str, text: str = "") -> MalformedInput:
         return MalformedInput(f"tar member {self.count}: {message}", file=self.where, text=text)
 

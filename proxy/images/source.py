@@ -1,0 +1,36 @@
+"""What an image can be asked, wherever it lives, and the image in a registry."""
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from proxy.oci.digest import Digest
+from proxy.oci.manifest import Descriptor, Index, Manifest
+from proxy.oci.reference import ImageRef
+from proxy.registry import Registry
+
+
+class ImageSource(Protocol):
+    """One image: its manifests and its blobs."""
+
+    async def get_manifest(self, digest: Digest | None = None) -> Manifest | Index:
+        """Return the manifest or index with this digest, or what the image's own name stands for."""
+        ...
+
+    def stream_blob(self, descriptor: Descriptor) -> AsyncGenerator[bytes, None]:
+        """Yield a blob's bytes; size and digest hold when the stream ends without error."""
+        ...
+
+
+class RegistryImage:
+    """An image in a registry."""
+
+    def __init__(self, registry: Registry, ref: ImageRef) -> None:
+        self._registry, self.ref = registry, ref
+
+    async def get_manifest(self, digest: Digest | None = None) -> Manifest | Index:
+        """Return the manifest or index with this digest, or what the reference stands for."""
+        return await self._registry.get_manifest(self.ref.with_digest(digest) if digest else self.ref)
+
+    def stream_blob(self, descriptor: Descriptor) -> AsyncGenerator[bytes, None]:
+        """Yield a blob's bytes, checked."""
+        return self._registry.stream_blob(self.ref, descriptor)
