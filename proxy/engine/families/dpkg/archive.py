@@ -7,9 +7,11 @@ Formats: deb(5), deb-control(5)
 """
 
 import bz2
+import hashlib
 import lzma
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
 from isal import igzip_lib
@@ -26,6 +28,8 @@ MAX_RATIO = 1_200  # uncompressed over compressed; xz of sparse data reaches som
 RATIO_FREE = 64 << 20
 MAX_ENTRIES = 500_000
 MAX_INLINE = 256 << 10  # bytes of a conffile, which is kept in the entry since it is compared with the image's
+
+OWN_SUMS = ".md5sums"  # the control file that stands for the missing md5sums; no package can have one of this name
 
 _CONTROL_LIMITS = Limits(size=MAX_CONTROL, entries=10_000)
 _DATA_LIMITS = Limits(size=MAX_DATA, entries=MAX_ENTRIES)
@@ -47,6 +51,7 @@ class _Inflater(Protocol):
 def unpack_package(package: Package, archive: BinaryIO, spool: BinaryIO, spool_name: str) -> Payload:
     """Unpack a .deb; contents of files go to `spool`, and entries name them as spans of `spool_name`.
 
+    A package without md5sums gets them under the name `OWN_SUMS`: dpkg makes its own then.
     Raises MalformedInput for anything that is not the package that `package` says.
     """
     where = f"{package.name}_{package.version}_{package.arch}.deb"
@@ -57,8 +62,13 @@ def unpack_package(package: Package, archive: BinaryIO, spool: BinaryIO, spool_n
     stream.finish()
     _check_identity(package, control, where)
     name, stream = members.take("data.tar")
-    entries = tuple(_read_data(stream, f"{where} {name}", conffile_paths(control), spool, spool_name))
+    sums: dict[str, str] | None = None if "md5sums" in control else {}
+    reading = _Reading(conffile_paths(control), spool, spool_name, sums)
+    entries = tuple(_read_data(stream, f"{where} {name}", reading))
     stream.finish()
+    if sums is not None:
+        lines = "".join(f"{digest}  {path}\n" for path, digest in sums.items())
+        control[OWN_SUMS] = lines.encode("utf-8", "surrogateescape")
     return Payload(package, control, entries)
 
 
@@ -250,34 +260,44 @@ def _check_identity(package: Package, control: dict[str, bytes], where: str) -> 
             raise MalformedInput(f"its {field} is not {wanted}, as the index says", file=where, text=found)
 
 
-def _read_data(
-    stream: _Member, where: str, conffiles: frozenset[str], spool: BinaryIO, spool_name: str
-) -> Iterator[Entry]:
-    seen: set[str] = set()
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Where contents go; `sums` takes the md5 sums of all files if the package brings none."""
+
+    conffiles: frozenset[str]
+    spool: BinaryIO
+    spool_name: str
+    sums: dict[str, str] | None
+
+    def take(self, entry: Entry, body: Body) -> Entry:
+        """Store a file's content and return its entry with the place."""
+        if entry.kind is Kind.HARDLINK and self.sums is not None:
+            self.sums[entry.path] = self.sums[entry.target]
+        if entry.kind is not Kind.FILE:
+            return entry
+        pieces: list[bytes] = []
+        inline = entry.path in self.conffiles and entry.size <= MAX_INLINE
+        start = self.spool.tell()
+        write: Callable[[bytes], object] = pieces.append if inline else self.spool.write
+        if self.sums is None:
+            body.copy(write)
+        else:
+            digest = hashlib.md5(usedforsecurity=False)
+            while piece := body.read():
+                digest.update(piece)
+                write(piece)
+            self.sums[entry.path] = digest.hexdigest()
+        return replace(entry, content=b"".join(pieces) if inline else Span(self.spool_name, start, entry.size))
+
+
+def _read_data(stream: _Member, where: str, reading: _Reading) -> Iterator[Entry]:
+    kinds: dict[str, Kind] = {}
     for entry, body in read_tar(stream, where=where, limits=_DATA_LIMITS):
         if not entry.path:
             continue
-        if entry.path in seen or entry.kind in {Kind.CHAR, Kind.BLOCK, Kind.FIFO, Kind.WHITEOUT}:
+        if entry.path in kinds or entry.kind in {Kind.CHAR, Kind.BLOCK, Kind.FIFO, Kind.WHITEOUT}:
             raise MalformedInput("a path that is there twice, or a special file; refused", file=where, text=entry.path)
-        if entry.kind is Kind.HARDLINK and entry.target not in seen:
-            raise MalformedInput("a hard link to what is not before it", file=where, text=entry.path)
-        seen.add(entry.path)
-        yield _with_content(entry, body, entry.path in conffiles, spool, spool_name)
-
-
-def _with_content(entry: Entry, body: Body, inline: bool, spool: BinaryIO, spool_name: str) -> Entry:
-    if entry.kind is not Kind.FILE:
-        return entry
-    if inline and entry.size <= MAX_INLINE:
-        pieces: list[bytes] = []
-        body.copy(pieces.append)
-        return _filled(entry, b"".join(pieces))
-    start = spool.tell()
-    body.copy(spool.write)
-    return _filled(entry, Span(spool_name, start, entry.size))
-
-
-def _filled(entry: Entry, content: bytes | Span) -> Entry:
-    return Entry(
-        entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime, entry.size, "", content, entry.xattrs
-    )
+        if entry.kind is Kind.HARDLINK and kinds.get(entry.target) not in {Kind.FILE, Kind.HARDLINK}:
+            raise MalformedInput("a hard link to no file before it", file=where, text=entry.path)
+        kinds[entry.path] = entry.kind
+        yield reading.take(entry, body)

@@ -15,8 +15,9 @@ Format: dpkg(1), deb(5); https://github.com/opencontainers/image-spec/blob/v1.1.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from proxy.engine.families.dpkg.archive import OWN_SUMS
 from proxy.engine.families.dpkg.conffiles import Conffile, decide_conffiles
-from proxy.engine.families.dpkg.database import INFO, STATUS, DpkgDb, Form, Record
+from proxy.engine.families.dpkg.database import INFO, STATUS, DpkgDb, Form, Record, parse_md5sums
 from proxy.engine.families.dpkg.deb822 import Stanza, render_stanzas
 from proxy.engine.families.dpkg.filters import Filters, read_filters
 from proxy.engine.families.dpkg.statusentry import render_status
@@ -77,7 +78,12 @@ class _Recording:
         """Step 2, for all packages at once: a path may have moved from one to another."""
         moving = {record.installed.key for record, _ in self._items}
         stays = {self._fs.locate(entry.path) for _, payload in self._items for entry in payload.entries}
-        stays |= {self._fs.resolve(entry.path) for _, payload in self._items for entry in payload.entries}
+        stays |= {
+            self._fs.resolve(entry.path)
+            for _, payload in self._items
+            for entry in payload.entries
+            if entry.kind is Kind.DIR
+        }
         directories: set[str] = set()
         for record, payload in self._items:
             for path in (*self._db.files(record), *_replaced_targets(self._fs, self._db, record, payload)):
@@ -108,14 +114,14 @@ class _Recording:
             control = payload.control["control"]
             yield self._database_file(record.file, control.rstrip(b"\n") + b"\n")
             if self._fs.get(f"{record.file}.md5sums") is not None:
-                yield self._database_file(f"{record.file}.md5sums", payload.control.get("md5sums", b""))
+                yield self._database_file(f"{record.file}.md5sums", _sums(payload))
             return
         where = f"{payload.package.name} control"
         stanzas[id(record.stanza)] = stanza = render_status(payload.control["control"], record.stanza, conffiles, where)
         stem = record.stem.partition(":")[0]
         if stanza.get("Multi-Arch") == "same" and (self._fs.read(f"{INFO}/format") or b"1").strip() == b"1":
             stem = f"{stem}:{stanza.get('Architecture')}"
-        files = _info_files(payload)
+        files = _info_files(payload, self._filters)
         for name in self._fs.listdir(INFO):
             owner, _, suffix = name.rpartition(".")
             if owner == record.stem and (suffix not in files or stem != record.stem):
@@ -189,12 +195,20 @@ def _replaced_targets(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) 
         yield f"{entry.path.rpartition('/')[0]}/{there.target}"
 
 
-def _info_files(payload: Payload) -> Mapping[str, bytes]:
+def _info_files(payload: Payload, filters: Filters) -> Mapping[str, bytes]:
     """Return the files that dpkg keeps of a package: all control files but `control`, and the list of its paths."""
-    files = {name: data for name, data in payload.control.items() if name != "control"}
+    files = {name: data for name, data in payload.control.items() if name not in {"control", OWN_SUMS}}
     lines = ["/.", *(f"/{entry.path}" for entry in payload.entries)]
     files["list"] = ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
+    if "md5sums" not in files:
+        made = parse_md5sums(payload.control.get(OWN_SUMS, b""))
+        taken = (f"{digest}  {path}\n" for path, digest in made.items() if not filters.skips(path, Kind.FILE))
+        files["md5sums"] = "".join(taken).encode("utf-8", "surrogateescape")
     return files
+
+
+def _sums(payload: Payload) -> bytes:
+    return payload.control.get("md5sums") or payload.control.get(OWN_SUMS, b"")
 
 
 def _parents(path: str) -> Iterable[str]:

@@ -14,6 +14,7 @@ Specification: Debian Policy 6.6, deb-triggers(5)
 import re
 from collections.abc import Iterator
 
+from proxy.engine.families.dpkg.archive import OWN_SUMS
 from proxy.engine.families.dpkg.conffiles import decide_conffiles
 from proxy.engine.families.dpkg.database import ADMIN, DpkgDb, Form, Record
 from proxy.engine.families.dpkg.effects import Scene, find_effect
@@ -90,7 +91,7 @@ def _conffiles(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iter
 
 
 def _scripts(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[str]:
-    strange = sorted(set(payload.control) - _CONTROL_FILES)
+    strange = sorted(set(payload.control) - _CONTROL_FILES - {OWN_SUMS})
     if strange:
         yield f"its control file {strange[0]} is not understood yet"
     old, new = record.installed.package.version, payload.package.version

@@ -29,13 +29,13 @@ _RELATION = re.compile(r"([^\s(]+)\s*(?:\(\s*([<>=]+)\s*([^\s)]+)\s*\))?")
 def render_status(control: bytes, old: Stanza, conffiles: tuple[Conffile, ...], where: str) -> Stanza:
     """Return the status stanza of a package with this control file that replaces `old`.
 
-    Section and Priority stay as they were: dpkg takes those of a .deb only where it has none.
+    Section and Priority stay as they were where the new version has none.
     """
     stanza = parse_stanzas(control, where)[0]
     values = {name.lower(): (name, value) for name, value in stanza.items() if name.lower() not in _NEVER}
     values["status"] = ("Status", "install ok installed")
     for name in ("Section", "Priority"):
-        if old.get(name):
+        if name.lower() not in values and old.get(name):
             values[name.lower()] = (name, old.get(name))
     values.pop("conffiles", None)
     if conffiles:
