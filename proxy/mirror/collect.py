@@ -1,13 +1,13 @@
 """Garbage collection of the embedded mirror: mark what tags reach, then sweep manifests, then blobs.
 
 Owns reachability. Roots are tags, digests in use, manifests that a push is writing right now and untagged ones younger
-than the grace; from there indexes reach their manifests, subjects their referrers, manifests their blobs. Manifests
-go before the blobs they reference, so a crash in between leaves nothing visible that is not whole. Plain calls, made
-in a thread while the mirror's writer lock is held.
+than the grace; from there indexes reach their manifests, subjects their referrers, manifests their blobs. Indexes go
+before their manifests and these before their blobs, so a crash leaves nothing visible that is not whole. Plain calls,
+made in a thread while the mirror's writer lock is held.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from proxy.blobs import BlobStore
@@ -50,8 +50,9 @@ def retire(layout: Layout, blobs: BlobStore, repository: str, digest: Digest) ->
 def expire(layout: Layout, blobs: BlobStore, repository: str, digest: Digest) -> None:
     """Remove a patched image whose time is over, with its signatures' tags and those of its platforms."""
     manifest = load(layout, blobs, repository, digest)
-    parts = [item.digest for item in manifest.manifests] if isinstance(manifest, Index) else []
-    _drop(layout, blobs, repository, digest, [tag for part in (digest, *parts) for tag in companion_tags(part)])
+    _drop(
+        layout, blobs, repository, digest, [tag for part in (digest, *_parts(manifest)) for tag in companion_tags(part)]
+    )
 
 
 def _drop(layout: Layout, blobs: BlobStore, repository: str, digest: Digest, more: Iterable[str]) -> None:
@@ -83,7 +84,7 @@ def sweep_manifests(layout: Layout, blobs: BlobStore, *, in_use: AbstractSet[Dig
         roots = {item.digest for item in layout.tags(repository).values()}
         roots |= {d for d, came in all_of_it.items() if came > cutoff or d in in_use or blobs.pinned(d)}
         live = _reach(roots, parsed)
-        for digest in all_of_it.keys() - live:
+        for digest in _parents_first(all_of_it.keys() - live, parsed):
             manifest = parsed[digest]
             layout.drop_manifest(repository, digest, manifest.subject.digest if manifest and manifest.subject else None)
         layout.forget_empty(repository)
@@ -106,10 +107,23 @@ def _reach(roots: Iterable[Digest], parsed: dict[Digest, Manifest | Index | None
         if digest in live:
             continue
         live.add(digest)
-        manifest = parsed[digest]
-        parts = [item.digest for item in manifest.manifests] if isinstance(manifest, Index) else []
-        waiting += [other for other in (*parts, *referrers.get(digest, ())) if other in parsed]
+        waiting += [other for other in (*_parts(parsed[digest]), *referrers.get(digest, ())) if other in parsed]
     return live
+
+
+def _parents_first(dead: AbstractSet[Digest], parsed: Mapping[Digest, Manifest | Index | None]) -> list[Digest]:
+    """Order manifests so that an index goes before what it lists: a crash in between leaves no index with a hole."""
+    ordered: list[Digest] = []
+    waiting = sorted(dead)
+    while waiting:
+        listed = {digest for other in waiting for digest in _parts(parsed[other])}
+        ordered += [digest for digest in waiting if digest not in listed]
+        waiting = [digest for digest in waiting if digest in listed]
+    return ordered
+
+
+def _parts(manifest: Manifest | Index | None) -> tuple[Digest, ...]:
+    return tuple(item.digest for item in manifest.manifests) if isinstance(manifest, Index) else ()
 
 
 def unneeded(

@@ -11,12 +11,12 @@ import io
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 from proxy.errors import MalformedInput, TrustFailure, Unsupported, UpstreamRefused
 from proxy.mirror.collect import content
@@ -32,14 +32,11 @@ from proxy.oci.digest import Digest, DigestCheck
 from proxy.oci.manifest import Descriptor, Index, Manifest
 from proxy.oci.naming import Naming, is_internal
 from proxy.oci.reference import ImageRef
-
-if TYPE_CHECKING:
-    from proxy.registry import Registry
+from proxy.registry import Registry
 
 MAX_KNOWN = 10_000  # blobs whose repository, and names, are remembered
 PUSHES = 4  # blobs pushed side by side, as clients commonly do
 
-T = TypeVar("T")
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -55,7 +52,7 @@ class ExternalMirror:
         address: host and port that the proxy itself asks; empty when it is the nodes' one.
     """
 
-    def __init__(self, registry: "Registry", naming: Naming, *, address: str = "") -> None:
+    def __init__(self, registry: Registry, naming: Naming, *, address: str = "") -> None:
         self._registry, self.naming = registry, naming
         self._address = address or naming.host
         self._homes: OrderedDict[Digest, ImageRef] = OrderedDict()  # where a blob is known to be, for mounts
@@ -81,7 +78,15 @@ class ExternalMirror:
 
     async def get_manifest(self, ref: ImageRef) -> Manifest | Index | None:
         """Return what the digest of `ref`, or else its tag, names; None when it is not there."""
-        return await _or_none(self._registry.get_manifest(self._there(ref)))
+        return await self._get(self._there(ref))
+
+    async def _get(self, there: ImageRef) -> Manifest | Index | None:
+        try:
+            return await self._registry.get_manifest(there)
+        except UpstreamRefused as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
 
     async def read_blob(self, ref: ImageRef, descriptor: Descriptor, *, limit: int) -> bytes:
         """Return a small blob, checked."""
@@ -157,24 +162,17 @@ class ExternalMirror:
 
     async def tags(self, ref: ImageRef) -> tuple[str, ...]:
         """Return the tags of a name, in order."""
-        return tuple(sorted(await _or_none(self._registry.list_tags(self._there(ref))) or ()))
+        return await self._registry.list_tags(self._there(ref))
 
     async def delete(self, ref: ImageRef) -> bool:
         """Remove a tag, or with a digest the manifest; Unsupported when the registry does not delete that."""
-        try:
-            await self._registry.delete_manifest(self._there(ref))
-        except UpstreamRefused as error:
-            if error.status == HTTPStatus.NOT_FOUND:
-                return False
-            if error.status in {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.BAD_REQUEST}:
-                raise Unsupported(f"{ref}: the registry does not delete this: {error}") from error
-            raise
-        return True
+        return await self._registry.delete_manifest(self._there(ref))
 
     async def referrers(self, ref: ImageRef, artifact_type: str = "") -> tuple[Descriptor, ...]:
         """Return the manifests whose subject is the digest of `ref`, of one artifact type when given."""
-        found = await self._registry.referrers(self._there(ref))
-        return tuple(item for item in found if not artifact_type or item.artifact_type == artifact_type)
+        if ref.digest is None:
+            return ()
+        return await self._registry.referrers(self._there(ref), ref.digest, artifact_type)
 
     async def move_tag(self, ref: ImageRef, digest: Digest) -> None:
         """Point the tag of `ref` at a digest of the same name; see Mirror."""
@@ -190,7 +188,7 @@ class ExternalMirror:
     async def _points_at(self, ref: ImageRef) -> Digest | None:
         if ref.tag is None:
             raise MalformedInput("a tag is moved by name, this reference has none", text=str(ref))
-        descriptor = await _or_none(self._registry.head_manifest(self._there(ref).with_tag(ref.tag)))
+        descriptor = await self._registry.head_manifest(self._there(ref).with_tag(ref.tag))
         return descriptor.digest if descriptor else None
 
     async def _move(self, ref: ImageRef, digest: Digest, current: Digest | None) -> None:
@@ -207,7 +205,7 @@ class ExternalMirror:
             await self._supersede(there, current)
 
     async def _supersede(self, there: ImageRef, digest: Digest) -> None:
-        manifest = await _or_none(self._registry.get_manifest(there.with_tag(patched_tag(digest))))
+        manifest = await self._get(there.with_tag(patched_tag(digest)))
         if manifest is not None:
             await self._registry.push_manifest(there.with_tag(superseded_tag(digest, time.time())), manifest)
 
@@ -257,15 +255,6 @@ class ExternalMirror:
                     signature = await self._points_at(there.with_tag(tag))
                     if signature is not None:
                         await self.delete(there.with_digest(signature))
-
-
-async def _or_none(asked: Awaitable[T]) -> T | None:
-    try:
-        return await asked
-    except UpstreamRefused as error:
-        if error.status == HTTPStatus.NOT_FOUND:
-            return None
-        raise
 
 
 def _remember(known: OrderedDict[K, V], key: K, value: V) -> None:

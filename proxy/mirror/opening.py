@@ -1,19 +1,15 @@
 """Opens the mirror that a configuration describes. Owns nothing else."""
 
-from typing import TYPE_CHECKING
-
 from proxy.blobs import BlobStore
 from proxy.config import MirrorConfig
 from proxy.mirror.embedded import EmbeddedMirror
 from proxy.mirror.external import ExternalMirror
 from proxy.oci.naming import Naming
-
-if TYPE_CHECKING:
-    from proxy.registry import Registry
+from proxy.registry import Registry
 
 
 def open_mirror(
-    config: MirrorConfig, registry: "Registry", *, cache: BlobStore | None = None
+    config: MirrorConfig, registry: Registry, *, cache: BlobStore | None = None
 ) -> EmbeddedMirror | ExternalMirror:
     """Return the configured mirror; `close` it in the end.
 

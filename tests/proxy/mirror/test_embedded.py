@@ -197,6 +197,27 @@ async def test_collection_takes_what_nothing_references_and_leaves_signatures_of
     assert mirror.layout.repositories() == ()
 
 
+async def test_a_collection_that_is_cut_short_leaves_no_index_with_a_hole(
+    mirror: EmbeddedMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[Digest] = []
+    drop = mirror.layout.drop_manifest
+
+    def note(repository: str, digest: Digest, subject: Digest | None) -> None:
+        dropped.append(digest)
+        drop(repository, digest, subject)
+
+    indexes = [build_index(*(build(f"{number}{letter}") for letter in "abc")) for number in range(4)]
+    for built in indexes:
+        digest = await put(mirror, built, tmp_path / "b")
+        await mirror.delete(NAME.with_tag(patched_tag(digest)))
+    monkeypatch.setattr(mirror.layout, "drop_manifest", note)
+    await mirror.retain(0, set())
+    assert len(dropped) == 16
+    for built in indexes:
+        assert all(dropped.index(built.top.digest) < dropped.index(child.digest) for child in built.children)
+
+
 async def test_pushes_and_collections_side_by_side_leave_every_image_whole(
     mirror: EmbeddedMirror, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ NAME = ImageRef("mirror.example", "docker.io/library/nginx")
 PUSHER = """
 import asyncio, os, sys
 from pathlib import Path
-from proxy.mirror import EmbeddedMirror, Naming
+from proxy.mirror import EmbeddedMirror, Naming, patched_tag
 from tests.proxy.mirror.test_killed import NAME
 from tests.simulators.images import build, build_index
 
@@ -36,7 +36,8 @@ async def main(root, round):
         await mirror.put_artifact(NAME.with_digest(signature.top.digest), signature.top, signature.data)
         if number == 1:
             print("ready", flush=True)
-        if number % 5 == 0:
+        await mirror.delete(NAME.with_tag(patched_tag(built.top.digest)))
+        if number % 3 == 0:
             await mirror.retain(0, set())
 
 asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
