@@ -61,17 +61,11 @@ def _fields(kind: type) -> dict[str, tuple[Any, bool]]:
 
 def _decode(kind: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(kind)
-    if kind is Any:
-        return value
     if origin in {typing.Union, types.UnionType}:
         return _decode_union(typing.get_args(kind), value, where)
-    if origin is typing.Literal:
-        if value not in typing.get_args(kind):
-            raise MalformedInput(f"must be one of {typing.get_args(kind)}", file=where, text=str(value))
-        return value
     if origin is tuple:
         return _decode_tuple(typing.get_args(kind), value, where)
-    if origin is not None and issubclass(origin, Mapping):
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         return _decode_mapping(typing.get_args(kind)[1], value, where)
     if dataclasses.is_dataclass(kind) and kind is not Digest:
         return _decode_dataclass(typing.cast("type", kind), value, where)
@@ -121,16 +115,22 @@ def _decode_dataclass(kind: type, value: Any, where: str) -> Any:
     return kind(**{name: _decode(fields[name][0], item, f"{where}.{name}") for name, item in value.items()})
 
 
+_PARSERS: dict[type, Any] = {
+    Digest: Digest.parse,
+    bytes: lambda text: base64.b64decode(text, validate=True),
+    datetime: datetime.fromisoformat,
+}
+
+
 def _decode_scalar(kind: Any, value: Any, where: str) -> Any:
+    options = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else None
+    if options is not None and value not in options:
+        raise MalformedInput(f"must be one of {options}", file=where, text=str(value))
+    if options is not None or kind is Any:
+        return value
     try:
-        if kind is Digest:
-            return Digest.parse(value)
-        if kind is bytes:
-            return base64.b64decode(value, validate=True)
-        if kind is datetime:
-            return datetime.fromisoformat(value)
-        if isinstance(kind, type) and issubclass(kind, Enum):
-            return kind(value)
+        if isinstance(kind, type) and issubclass(kind, Digest | bytes | datetime | Enum):
+            return _PARSERS.get(kind, kind)(value)
     except (TypeError, ValueError) as error:
         raise MalformedInput(f"is no {kind.__name__}", file=where, text=str(value)) from error
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

@@ -130,9 +130,16 @@ def inspect(*, root: str, layers: Any, settings: Any) -> Any:
         return encode(Inspection(family="", reason=str(error)))
     sources, skipped = image.family.sources(image.fs, image.db, decode(SourceSettings, settings, "settings"))
     db = image.db
-    return encode(
-        Inspection(image.family.name, "", db.distribution, db.arch, tuple(db.packages), tuple(sources), tuple(skipped))
+    found = Inspection(
+        family=image.family.name,
+        reason=image.family.inspect_only,
+        distribution=db.distribution,
+        arch=db.arch,
+        packages=tuple(db.packages),
+        sources=tuple(sources),
+        skipped_sources=tuple(skipped),
     )
+    return encode(found)
 
 
 def refresh(*, root: str, source: Any, settings: Any, now: str, answers: Mapping[str, str | None], name: str) -> Any:

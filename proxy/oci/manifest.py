@@ -9,9 +9,9 @@ https://distribution.github.io/distribution/spec/manifest-v2-2/
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from proxy.errors import MalformedInput, Unsupported
 from proxy.oci.digest import Digest
@@ -28,6 +28,17 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 INDEX_TYPES = (OCI_INDEX, DOCKER_INDEX)
 ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
+
+_ARCHITECTURES = {
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+    "i386": ("386", ""),
+}
+_UNTYPED = frozenset({"application/json", "application/octet-stream", "text/plain"})  # what plain file servers say
+_SCHEMA = 2
 
 MAX_MANIFEST = 4 << 20  # the limit that the distribution specification lets a registry set
 
@@ -50,10 +61,13 @@ class Platform:
         return cls(*parts).normalized()
 
     def normalized(self) -> "Platform":
-        """Return the form that containerd compares: `arm64/v8` is `arm64`, `x86_64` is `amd64`."""
-        names = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
-        architecture = names.get(self.architecture, self.architecture)
-        variant = "" if (architecture, self.variant) in {("arm64", "v8"), ("amd64", "v1")} else self.variant
+        """Return the form that containerd compares: `arm64/v8` is `arm64`, `x86_64` is `amd64`, `armhf` is `arm/v7`."""
+        architecture, implied = _ARCHITECTURES.get(self.architecture, (self.architecture, ""))
+        variant = self.variant or implied
+        if architecture in {"arm", "arm64"} and variant.isdecimal():
+            variant = f"v{variant}"
+        if (architecture, variant) in {("arm64", "v8"), ("amd64", "v1")}:
+            variant = ""
         if architecture == "arm" and not variant:
             variant = "v7"
         return Platform(self.os, architecture, variant, self.os_version)
@@ -64,7 +78,10 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """Points at content: media type, digest, size in bytes. `extra` keeps every other field as it came."""
+    """Points at content: media type, digest, size in bytes. `extra` keeps every other field as it came.
+
+    Under `platform`, `extra` holds what the platform says beyond `Platform` (`os.features`).
+    """
 
     media_type: str
     digest: Digest
@@ -79,7 +96,8 @@ class Descriptor:
         """Return the descriptor as the JSON object of the specification."""
         out: dict[str, Any] = {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
         if self.platform is not None:
-            out["platform"] = {"architecture": self.platform.architecture, "os": self.platform.os}
+            rest = self.extra.get("platform", {})
+            out["platform"] = {**rest, "architecture": self.platform.architecture, "os": self.platform.os}
             if self.platform.variant:
                 out["platform"]["variant"] = self.platform.variant
             if self.platform.os_version:
@@ -125,6 +143,7 @@ class Index:
     manifests: tuple[Descriptor, ...]
     subject: Descriptor | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
+    artifact_type: str = ""
 
     @property
     def digest(self) -> Digest:
@@ -138,7 +157,21 @@ class Index:
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    @model_validator(mode="after")
+    def _refuse_lookalikes(self) -> Self:
+        """Refuse a known name in other letter case: readers written in Go take it for the known one."""
+        known = {(info.alias or name).lower() for name, info in type(self).model_fields.items()}
+        for name in self.model_extra or {}:
+            if name.lower() in known:
+                raise ValueError(f"the field {name[:40]!r} differs from a known one in its letter case only")
+        return self
+
+
+def _or_empty(value: Any) -> Any:
+    """Take null for an empty list, which is how Go writes one."""
+    return [] if value is None else value
 
 
 class _WirePlatform(_Wire):
@@ -161,7 +194,9 @@ class _WireDescriptor(_Wire):
     artifact_type: str = Field(default="", alias="artifactType")
 
     def value(self) -> Descriptor:
-        platform = self.platform
+        platform, extra = self.platform, dict(self.model_extra or {})
+        if platform is not None and platform.model_extra:
+            extra["platform"] = platform.model_extra
         return Descriptor(
             media_type=self.media_type,
             digest=Digest.parse(self.digest),
@@ -170,7 +205,7 @@ class _WireDescriptor(_Wire):
             platform=platform.value() if platform else None,
             urls=tuple(self.urls or ()),
             artifact_type=self.artifact_type,
-            extra=self.model_extra or {},
+            extra=extra,
         )
 
 
@@ -178,8 +213,10 @@ class _WireDocument(_Wire):
     schema_version: int = Field(alias="schemaVersion")
     media_type: str = Field(default="", alias="mediaType")
     config: _WireDescriptor | None = None
-    layers: list[_WireDescriptor] | None = Field(default=None, max_length=4096)
-    manifests: list[_WireDescriptor] | None = Field(default=None, max_length=4096)
+    layers: Annotated[list[_WireDescriptor] | None, BeforeValidator(_or_empty)] = Field(default=None, max_length=4096)
+    manifests: Annotated[list[_WireDescriptor] | None, BeforeValidator(_or_empty)] = Field(
+        default=None, max_length=4096
+    )
     subject: _WireDescriptor | None = None
     artifact_type: str = Field(default="", alias="artifactType")
     annotations: dict[str, str] | None = None
@@ -206,8 +243,11 @@ def parse_manifest(raw: bytes, media_type: str, *, where: str = "manifest") -> M
         place = ".".join(str(part) for part in first["loc"])
         raise MalformedInput(f"not an image manifest: {place or 'document'}: {first['msg']}", file=where) from error
     media_type = media_type.split(";", maxsplit=1)[0].strip()
+    media_type = "" if media_type in _UNTYPED else media_type
     if document.schema_version == 1:
         raise Unsupported(f"{where}: a schema 1 manifest; push the image again with a client of this decade")
+    if document.schema_version != _SCHEMA:
+        raise MalformedInput(f"has schemaVersion {document.schema_version}, not {_SCHEMA}", file=where)
     declared = document.media_type or media_type
     if media_type and document.media_type and media_type != document.media_type:
         raise MalformedInput(f"served as {media_type} but says it is {document.media_type}", file=where)
@@ -218,7 +258,7 @@ def parse_manifest(raw: bytes, media_type: str, *, where: str = "manifest") -> M
         if kind not in INDEX_TYPES:
             raise Unsupported(f"{where}: media type {kind} is not an image index")
         entries = tuple(entry.value() for entry in document.manifests)
-        return Index(raw, kind, entries, subject, annotations)
+        return Index(raw, kind, entries, subject, annotations, document.artifact_type)
     if document.config is None or document.layers is None or document.manifests is not None:
         raise MalformedInput("has neither a config with layers nor a list of manifests", file=where)
     kind = declared or OCI_MANIFEST

@@ -13,7 +13,7 @@ from proxy.errors import MalformedInput
 from proxy.oci.digest import Digest
 
 DEFAULT_HOST = "docker.io"
-MAX_NAME = 255  # the grammar's own limit, host included
+MAX_NAME = 255  # characters of a repository, the grammar's own limit; and of a host, which DNS keeps below
 
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]{{1,5}})?")
@@ -52,10 +52,10 @@ class ImageRef:
         if _PATH.fullmatch(repository) is None:
             hint = "; it must be lower case" if repository.lower() != repository else ""
             raise MalformedInput(f"the repository of an image reference is not a valid name{hint}", text=text)
-        if host == DEFAULT_HOST and _HEX64.fullmatch(repository.removeprefix("library/")):
+        if _HEX64.fullmatch(text):
             raise MalformedInput("64 hex digits are an image id, not a reference: write name@sha256:...", text=text)
-        if len(host) + 1 + len(repository) > MAX_NAME:
-            raise MalformedInput(f"an image name has {MAX_NAME} characters at the most", text=text)
+        if len(repository) > MAX_NAME or len(host) > MAX_NAME:
+            raise MalformedInput(f"a repository has {MAX_NAME} characters at the most, and so has a host", text=text)
         if tag is None and digest is None:
             tag = "latest"
         return cls(host, repository, tag, digest)

@@ -33,9 +33,9 @@ def fallback_tag(subject: Digest) -> str:
 
 def describe_referrer(manifest: Manifest | Index) -> Descriptor:
     """Return the descriptor by which a referrer is listed: with its artifact type and annotations."""
-    kind = ""
-    if isinstance(manifest, Manifest):
-        kind = manifest.artifact_type or manifest.config.media_type
+    kind = manifest.artifact_type
+    if not kind and isinstance(manifest, Manifest):
+        kind = manifest.config.media_type
     return replace(manifest.descriptor, artifact_type=kind, annotations=manifest.annotations)
 
 

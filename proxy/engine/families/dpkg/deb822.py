@@ -23,7 +23,7 @@ _FIELD = re.compile(rb"([!\"$-,.-9;-~][!-9;-~]*)[ \t]*:[ \t]*([^\n]*(?:\n[ \t][^
 _BLANK_LINE = re.compile(rb"\n[ \t]+(?:\n|\Z)")
 _RELATION = re.compile(
     r"\s*([A-Za-z0-9][A-Za-z0-9+.-]*)(?::([A-Za-z0-9-]+))?"
-    r"\s*(?:\(\s*(<<|<=|>=|>>|=|<|>)\s*([^\s()]+)\s*\))?"
+    r"\s*(?:\(\s*(<<|<=|>=|>>|=|<|>)\s*([A-Za-z0-9][^\s()]*)\s*\))?"
     r"\s*(?:\[([^]]*)\])?\s*"
 )
 _OPERATORS = {"<<": "<", ">>": ">", "<": "<=", ">": ">="}  # the last two are the old spelling, deb-control(5)

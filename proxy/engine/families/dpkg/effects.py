@@ -7,11 +7,12 @@ Specification: Debian Policy 6.5 and 6.6, dpkg-maintscript-helper(1), POSIX.1-20
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from proxy.engine.families.dpkg.commands import COMMANDS, Does, Scene
 from proxy.engine.families.dpkg.shell import (
     Case,
     Chain,
@@ -24,7 +25,7 @@ from proxy.engine.families.dpkg.shell import (
     NotUnderstood,
     parse_script,
 )
-from proxy.engine.families.dpkg.version import compare_versions
+from proxy.engine.families.dpkg.words import TALKS, Runs, expand_word, only_reads
 
 MAX_STEPS = 20_000
 
@@ -35,24 +36,6 @@ class Effect:
 
     line: int
     what: str
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What is known where a script would run.
-
-    `exists(path, test)` answers a file test (``-e``, ``-d``, ``-L``...) with True, False or None for not known;
-    `read` gives a file's bytes or None; `unit_same` says that systemd's helper would find nothing to change for a unit.
-    """
-
-    script: str
-    arguments: tuple[str, ...]
-    package: str
-    old_version: str
-    exists: Callable[[str, str], bool | None]
-    read: Callable[[str], bytes | None]
-    unit_same: Callable[[str], bool]
-    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_effect(script: bytes, scene: Scene) -> Effect | None:
@@ -83,24 +66,8 @@ class _Return(Exception):
 
 
 _SILENT = frozenset({"set", ":", "true", "umask", "unset", "export", "readonly", "shift", "local"})
-_TALKS = frozenset({"echo", "printf"})
-_READS = frozenset({
-    "grep", "egrep", "cmp", "diff", "cat", "id", "uname", "stat", "readlink", "dirname", "basename", "getent",
-    "which", "type", "dpkg-query", "head", "tail", "cut", "wc", "ischroot", "md5sum", "sha256sum",
-    "realpath", "tr",
-})  # fmt: skip
-_VARIABLE = re.compile(r"\$(?:\{([A-Za-z0-9_@#]+)(?::?-([^${}`]*))?\}|([A-Za-z_][A-Za-z0-9_]*|[0-9@#*?!$-]))")
 _ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _HARMLESS_REDIRECTION = re.compile(r"[0-9]?>>?\s*/dev/null|[0-9]?>&\s*[0-9-]|[0-9]?<.*", re.DOTALL)
-_SUBSTITUTION = re.compile(r"\$\(([^()`]*)\)|`([^`()$]*)`")
-_COMPARISONS: Mapping[str, Callable[[int], bool]] = {
-    "lt": lambda c: c < 0,
-    "le": lambda c: c <= 0,
-    "eq": lambda c: c == 0,
-    "ne": lambda c: c != 0,
-    "ge": lambda c: c >= 0,
-    "gt": lambda c: c > 0,
-}
 
 
 class _Walk:
@@ -158,7 +125,7 @@ class _Walk:
         for node in (chain.first, *(node for _, node in chain.rest)):
             if not isinstance(node, Command):
                 raise _Reached(node.line, "a pipe of compound commands")
-            if not _only_reads(node.words):
+            if not only_reads(node.words):
                 raise _Reached(node.line, _text(node))
             for word in (*node.words, *node.redirections):
                 self._value(word, node.line)
@@ -226,19 +193,19 @@ class _Walk:
             return self._function(self._functions[name], arguments)
         if name in {"exit", "return"}:
             raise _Exit if name == "exit" else _Return
-        if name in _TALKS or name == "false":
+        if name in TALKS or name == "false":
             return name != "false"
         if name in _SILENT:
             self._assign(command)
             return True
         if name in {"[", "test"}:
             return self._test(arguments[:-1] if name == "[" else arguments)
-        known = _COMMANDS.get(name or "")
+        known = COMMANDS.get(name or "")
         if known is not None:
-            verdict = known(self, arguments)
-            if not isinstance(verdict, _Does):
+            verdict = known(self._scene, arguments)
+            if not isinstance(verdict, Does):
                 return verdict
-        elif _only_reads((name or "", *command.words[1:])):
+        elif only_reads((name or "", *command.words[1:])):
             return None
         raise _Reached(command.line, _text(command))
 
@@ -270,53 +237,10 @@ class _Walk:
             self._arguments = outer
 
     def _value(self, word: str, line: int) -> str | None:
-        """Expand a word; None if its value is not known. What is substituted must only read."""
-        if re.fullmatch(r"'[^']*'", word):
-            return word[1:-1]
-        rest = word
-        for found in _SUBSTITUTION.finditer(word):
-            if not _only_reads_all(found[1] or found[2]):
-                raise _Reached(line, found[0])
-            rest = rest.replace(found[0], "")
-        if "$(" in rest or "`" in rest:
-            raise _Reached(line, word)
-        if rest != word:
-            return None
-        out: list[str] = []
-        for piece in re.findall(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|\\.|[^'\"\\]+|.", word, re.DOTALL):
-            if piece[0] == "'":
-                out.append(piece[1:-1])
-                continue
-            if piece[0] == "\\":
-                out.append(piece[1:])
-                continue
-            text = self._expand(piece[1:-1] if piece[0] == '"' else piece)
-            if text is None:
-                return None
-            out.append(text)
-        return "".join(out)
-
-    def _expand(self, text: str) -> str | None:
-        unknown = False
-
-        def value(match: re.Match[str]) -> str:
-            nonlocal unknown
-            name = match[1] or match[3]
-            found = self._variable(name)
-            if not found and match[2] is not None:
-                found = match[2] if found == "" or name not in self._variables else None
-            unknown = unknown or found is None
-            return found or ""
-
-        out = _VARIABLE.sub(value, text)
-        return None if unknown or "$" in _VARIABLE.sub("", text) else re.sub(r"\\([\"$`\\])", r"\1", out)
-
-    def _variable(self, name: str) -> str | None:
-        if name.isdigit() and name != "0":
-            return self._arguments[int(name) - 1] if int(name) <= len(self._arguments) else ""
-        if name == "#":
-            return str(len(self._arguments))
-        return self._variables.get(name)
+        try:
+            return expand_word(word, self._variables, self._arguments)
+        except Runs as runs:
+            raise _Reached(line, str(runs)) from runs
 
     def _test(self, words: list[str | None]) -> bool | None:  # noqa: PLR0911 - a table of forms, one return each
         if words and words[0] == "!":
@@ -335,100 +259,12 @@ class _Walk:
             case ["-z", str(text)]:
                 return text == ""
             case [str(question), str(path)] if re.fullmatch("-[edfLhxsr]", question):
-                return self.exists(path, question)
+                return self._scene.exists(path.lstrip("/"), question) if path.startswith("/") else None
             case [str(one), "=" | "==", str(other)]:
                 return one == other
             case [str(one), "!=", str(other)]:
                 return one != other
         return None
-
-    def exists(self, path: str, test: str) -> bool | None:
-        """Answer a file test."""
-        return self._scene.exists(path.lstrip("/"), test) if path.startswith("/") else None
-
-    # Commands of the table below: True, False, None (nothing happens, truth not known) or _DOES.
-
-    def dpkg(self, words: list[str | None]) -> "bool | _Does | None":
-        """`dpkg --compare-versions`; other questions only read."""
-        if words[:1] == ["--compare-versions"]:
-            rest = [word for word in words[1:] if word != "--"]
-            if len(rest) != 3 or None in rest:  # noqa: PLR2004 - version, operator, version
-                return None
-            return self._compare(rest[0] or "", rest[1] or "", rest[2] or "")
-        return None if words[:1] in (["--print-architecture"], ["-s"], ["-l"], ["-L"]) else _DOES
-
-    def _compare(self, left: str, operator: str, right: str) -> bool | None:
-        """Compare as dpkg does: an empty version is older than any, or newer with an operator in ``-nl``."""
-        name = operator.removesuffix("-nl")
-        if name not in _COMPARISONS:
-            return None
-        if not left or not right:
-            order = (left != "") - (right != "")
-            return _COMPARISONS[name](-order if operator.endswith("-nl") else order)
-        return _COMPARISONS[name](compare_versions(left, right))
-
-    def maintscript_helper(self, words: list[str | None]) -> "bool | _Does | None":
-        """dpkg-maintscript-helper acts before unpacking and on configuring, from versions up to the one it is told."""
-        if None in words or "--" not in words:
-            return _DOES
-        told = [word or "" for word in words[: words.index("--")]]
-        takes = {"rm_conffile": 1, "mv_conffile": 2, "symlink_to_dir": 2, "dir_to_symlink": 2}.get(told[0])
-        if takes is None:
-            return True if told[0] == "supports" else _DOES
-        if self._scene.script in {"prerm", "postrm"}:
-            return True  # they act on purge and on aborted upgrades only
-        prior = told[1 + takes] if len(told) > 1 + takes else ""
-        if prior and self._compare(self._scene.old_version, "le-nl", prior) is False:
-            return True
-        return _DOES
-
-    def systemd_helper(self, words: list[str | None]) -> "bool | _Does | None":
-        """deb-systemd-helper finds every link already made, or already refused, if the unit did not change."""
-        told = [word for word in words if word is None or not word.startswith("--")]
-        if None in told or len(told) < 2 or "--user" in words:  # noqa: PLR2004 - action and unit
-            return _DOES
-        if told[0] in {"was-enabled", "is-enabled", "debian-installed"}:
-            return None
-        if told[0] in {"unmask", "enable", "update-state"} and all(self._scene.unit_same(str(u)) for u in told[1:]):
-            return None
-        return _DOES
-
-    def getent(self, words: list[str | None]) -> "bool | _Does | None":
-        """`getent passwd NAME` and `getent group NAME`, from the image's files."""
-        if len(words) != 2 or words[0] not in {"passwd", "group"} or not words[1]:  # noqa: PLR2004
-            return None
-        data = self._scene.read(f"etc/{words[0]}")
-        if data is None:
-            return None
-        return any(line.startswith(words[1].encode() + b":") for line in data.split(b"\n")) or None
-
-    def alternatives(self, words: list[str | None]) -> "bool | _Does | None":
-        """`update-alternatives --remove` of a group that is not there."""
-        if len(words) == 3 and words[0] == "--remove" and words[1]:  # noqa: PLR2004
-            gone = self._scene.exists(f"var/lib/dpkg/alternatives/{words[1]}", "-e")
-            return None if gone is False else _DOES
-        return _DOES
-
-    def remove(self, words: list[str | None]) -> "bool | _Does | None":
-        """`rm -f` of files that are not there."""
-        paths = [word for word in words if word is None or not word.startswith("-")]
-        plain = all(path and path.startswith("/") and not set("*?[") & set(path) for path in paths)
-        return True if plain and all(self.exists(path or "", "-L") is False for path in paths) else _DOES
-
-
-class _Does:
-    """The command does something, or nobody knows."""
-
-
-_DOES = _Does()
-_COMMANDS: Mapping[str, Callable[[_Walk, list[str | None]], bool | _Does | None]] = {
-    "dpkg": _Walk.dpkg,
-    "dpkg-maintscript-helper": _Walk.maintscript_helper,
-    "deb-systemd-helper": _Walk.systemd_helper,
-    "getent": _Walk.getent,
-    "update-alternatives": _Walk.alternatives,
-    "rm": _Walk.remove,
-}
 
 
 def _either(left: bool | None, right: bool | None) -> bool | None:
@@ -441,28 +277,6 @@ def _both(left: bool | None, right: bool | None) -> bool | None:
     if left is False or right is False:
         return False
     return None if left is None or right is None else True
-
-
-def _only_reads(words: Sequence[str]) -> bool:
-    """Say whether a command, as written, can only read and print."""
-    match words:
-        case ["command", option, *_]:
-            return option in {"-v", "-V"}
-        case ["sed", *options]:
-            return not any(re.match(r"-[a-z]*i|--in|-[a-z]*f|.*\bw\b", option, re.DOTALL) for option in options)
-        case ["sort", *options]:
-            return not any(option.startswith(("-o", "--o")) for option in options)
-        case [name, *_]:
-            return name in _READS or name in _TALKS
-    return False
-
-
-def _only_reads_all(text: str) -> bool:
-    """Say whether what stands in a command substitution can only read: a pipe of plain commands."""
-    plain = re.sub(r"[0-9]?>\s*/dev/null|[0-9]>&[0-9]", "", text)
-    if re.search(r"[<>;&\n]|\|\|", plain):
-        return False
-    return all(_only_reads(part.split()) for part in plain.split("|"))
 
 
 def _text(command: Command) -> str:

@@ -15,9 +15,10 @@ import re
 from collections.abc import Iterator
 
 from proxy.engine.families.dpkg.archive import OWN_SUMS
+from proxy.engine.families.dpkg.commands import Scene
 from proxy.engine.families.dpkg.conffiles import decide_conffiles
 from proxy.engine.families.dpkg.database import ADMIN, DpkgDb, Form, Record
-from proxy.engine.families.dpkg.effects import Scene, find_effect
+from proxy.engine.families.dpkg.effects import find_effect
 from proxy.engine.families.dpkg.filters import read_filters
 from proxy.engine.families.dpkg.linker import linker_cache_changes
 from proxy.engine.families.dpkg.record import PathTaker

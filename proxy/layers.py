@@ -1,0 +1,99 @@
+"""An image's blobs on this machine: pulled into the blob store, its layers scanned once each.
+
+Owns the pairing of pull and scan. A layer's scan is cached by its digest, since base layers are shared; it is done
+in a worker and checked against the config's diff_id on every use.
+"""
+
+import json
+import time
+from pathlib import Path
+
+from proxy.blobs import BlobStore
+from proxy.codec import decode, encode
+from proxy.engine.image import ImageConfig, parse_config
+from proxy.errors import MalformedInput, TrustFailure
+from proxy.files import writing
+from proxy.flight import SingleFlight, gather_all
+from proxy.images import ImageSource
+from proxy.jobs import EPOCH, LayerFile, Scanned
+from proxy.oci.digest import Digest
+from proxy.oci.manifest import Descriptor, Manifest
+from proxy.phases import Phases
+from proxy.pool import WorkerPool
+
+MAX_CONFIG = 8 << 20  # bytes; containerd reads at most as much
+MAX_LAYER = 32 << 30  # bytes of one compressed layer
+
+
+class Layers:
+    """Pulls and scans; shared by all patches of a process."""
+
+    def __init__(self, root: Path, store: BlobStore, pool: WorkerPool) -> None:
+        self._root, self._store, self._pool = root, store, pool
+        self._scans: SingleFlight[Digest, Scanned] = SingleFlight()
+
+    async def read_config(self, source: ImageSource, manifest: Manifest) -> tuple[bytes, ImageConfig]:
+        """Return the image config's bytes and its parsed form."""
+        descriptor = manifest.config
+        if descriptor.size > MAX_CONFIG:
+            raise MalformedInput(f"an image config of {descriptor.size} bytes, {MAX_CONFIG} at the most")
+        path = await self.pull(source, descriptor)
+        raw = path.read_bytes()
+        return raw, parse_config(raw)
+
+    async def scan_all(
+        self, source: ImageSource, manifest: Manifest, config: ImageConfig, phases: Phases
+    ) -> tuple[LayerFile, ...]:
+        """Pull and scan every layer side by side; returns them with the bottom layer first.
+
+        Raises TrustFailure when a layer is not what the config's diff_ids say.
+        """
+        if len(config.diff_ids) != len(manifest.layers):
+            counts = f"{len(manifest.layers)} layers, but the config has {len(config.diff_ids)} diff_ids"
+            raise MalformedInput(f"the manifest has {counts}", file=str(manifest.digest))
+        start = pulled = time.perf_counter()
+
+        async def one(descriptor: Descriptor, diff_id: Digest) -> LayerFile:
+            nonlocal pulled
+            path = await self.pull(source, descriptor)
+            pulled = time.perf_counter()
+            scanned = await self._scans.run(descriptor.digest, lambda: self._scan(descriptor, path))
+            if scanned.diff_id != str(diff_id):
+                message = f"uncompressed it is {scanned.diff_id}, the image's config says {diff_id}"
+                raise TrustFailure(f"layer {descriptor.digest}: {message}; refused")
+            return LayerFile(_name(descriptor.digest), str(path), descriptor.media_type)
+
+        files = await gather_all(one(*pair) for pair in zip(manifest.layers, config.diff_ids, strict=True))
+        phases.add("pull", start, pulled)
+        phases.add("index", pulled, time.perf_counter())
+        return tuple(files)
+
+    async def pull(self, source: ImageSource, descriptor: Descriptor) -> Path:
+        """Return the local file of a blob, pulled first unless it is here; the store checks digest and size."""
+        if self._store.has(descriptor.digest, descriptor.size):
+            return self._store.path(descriptor.digest)
+        where = f"blob {descriptor.digest}"
+        stream = source.stream_blob(descriptor)
+        return await self._store.ingest(descriptor.digest, descriptor.size, stream, where, MAX_LAYER)
+
+    async def _scan(self, descriptor: Descriptor, path: Path) -> Scanned:
+        name = _name(descriptor.digest)
+        known = self._root / f"{name}.json"
+        if known.exists():
+            return decode(Scanned, json.loads(known.read_bytes()), str(known))
+        answer = await self._pool.run(
+            "scan",
+            root=str(self._root),
+            layer=str(path),
+            media_type=descriptor.media_type,
+            where=f"layer {descriptor.digest}",
+            name=name,
+        )
+        scanned = decode(Scanned, answer, "scan")
+        with writing(known) as out:
+            out.write(json.dumps(encode(scanned)).encode())
+        return scanned
+
+
+def _name(digest: Digest) -> str:
+    return f"layers/{EPOCH}/{digest.hex}"

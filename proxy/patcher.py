@@ -1,0 +1,369 @@
+"""The shell round the engine: pull an image, fetch its packages, run the engine's jobs, assemble the patched image.
+
+Owns the order of steps of one patch, and nothing of their content:
+
+1. manifest: the index's children for the platforms asked for, or the one manifest;
+2. layers: pulled into the blob store and scanned side by side (see `layers`);
+3. inspect: which family, which packages, which sources;
+4. sources: each refreshed (see `sources`);
+5. plan; 6. packages: fetched by hash and unpacked (see `packages`); what cannot be recorded faithfully is excluded
+   and the plan is made again until it holds;
+7. layer: written by the engine; 8. image: layer, config, manifest and index put together.
+
+Pushing and signing are the caller's. The same image, package versions and policy give the same digest.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proxy.api import Outcome, SkipInfo, SourceDate, UpgradeInfo
+from proxy.blobs import BlobStore
+from proxy.codec import decode, encode
+from proxy.config import PolicyConfig
+from proxy.engine.family import Upgrade
+from proxy.engine.image import add_layer, assemble_index, has_patch_layer
+from proxy.engine.plan import PlanPolicy, UpgradePlan
+from proxy.errors import MalformedInput, ResourceExhausted
+from proxy.flight import gather_all
+from proxy.images import ImageSource
+from proxy.jobs import EPOCH, Built, IndexFile, Inspection, LayerFile
+from proxy.layers import Layers
+from proxy.oci.digest import Digest
+from proxy.oci.manifest import DOCKER_MANIFEST, Descriptor, Index, Manifest, Platform
+from proxy.packages import Packages
+from proxy.phases import Phases
+from proxy.pool import WorkerPool
+from proxy.sources import Sources, SourceState
+
+MAX_ROUNDS = 32  # of plan, unpack, exclude: each round excludes at least one package
+UPGRADES = "dev.admend.upgrades"
+BASE_NAME = "org.opencontainers.image.base.name"
+BASE_DIGEST = "org.opencontainers.image.base.digest"
+CREATED_BY = "admend: OS packages upgraded"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An image that was pulled and scanned: `config` is the raw config, `layers` the scans' names in the cache."""
+
+    manifest: Manifest
+    config: bytes
+    platform: str
+    layers: tuple[LayerFile, ...]
+    inspection: Inspection
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformResult:
+    """What one manifest came to. `manifest` is the patched one, or the original where nothing moved."""
+
+    platform: str
+    outcome: Outcome
+    manifest: Manifest
+    upgrades: tuple[UpgradeInfo, ...] = ()
+    skipped: tuple[SkipInfo, ...] = ()
+    reason: str = ""
+    as_of: tuple[SourceDate, ...] = ()
+    stale: bool = False
+    inspection: Inspection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PatchResult:
+    """What one image came to.
+
+    `top` is what the patched reference names (manifest or index), `children` the index's manifests, and `blobs` maps
+    all that they reference to local files. All three are empty unless the outcome is `patched`.
+    """
+
+    outcome: Outcome
+    source_digest: Digest
+    platforms: tuple[PlatformResult, ...]
+    reason: str = ""
+    top: Manifest | Index | None = None
+    children: tuple[Manifest, ...] = ()
+    blobs: Mapping[Digest, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One manifest on its way: where it comes from, and what the patched one is called after."""
+
+    source: ImageSource
+    base_name: str
+    phases: Phases
+    keep: ExitStack  # keeps the blobs of the result in the store until the caller has pushed them
+    dry_run: bool = False
+    only: Mapping[str, str] | None = None
+
+
+def policy_hash(policy: PolicyConfig) -> str:
+    """Return the SHA-256 (hex) of the policy and the engine's epoch: what a result depends on besides its inputs."""
+    text = json.dumps({"policy": policy.model_dump(mode="json"), "epoch": EPOCH}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Patcher:
+    """Patches images; shares its store, workers and sources between all patches of a process."""
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        store: BlobStore,
+        pool: WorkerPool,
+        sources: Sources,
+        packages: Packages,
+        policy: PolicyConfig,
+    ) -> None:
+        self._root, self._store, self._pool = root, store, pool
+        self._sources, self._packages, self._policy = sources, packages, policy
+        self._layers = Layers(root, store, pool)
+
+    async def patch(self, top: Manifest | Index, target: Target, platforms: Sequence[Platform]) -> PatchResult:
+        """Patch one image.
+
+        Args:
+            top: what the reference names: a manifest, or an index of which `platforms` are patched.
+            target: where manifests and blobs come from, and how the patch is to be made. With `dry_run` the result
+                says what would be done (outcome, upgrades, skips) and holds no image.
+            platforms: the platforms that a patched index holds; a single manifest is patched whatever its platform.
+
+        Raises:
+            AdmendError: as the parts raise it; nothing is left half-done.
+        """
+        if isinstance(top, Manifest):
+            result = await self._patch_manifest(top, target)
+            patched = result.manifest if _has_image(result, target) else None
+            blobs = await self._blob_files((patched,), target) if patched else {}
+            return PatchResult(result.outcome, top.digest, (result,), result.reason, patched, (), blobs)
+        wanted = select_platforms(top, platforms)
+        results = [await self._patch_child(descriptor, target) for descriptor in wanted]
+        outcome = combine_outcomes([result.outcome for result in results])
+        reason = "; ".join(f"{result.platform}: {result.reason}" for result in results if result.reason)
+        if outcome is not Outcome.PATCHED or target.dry_run:
+            return PatchResult(outcome, top.digest, tuple(results), reason)
+        replaced = {old.digest: new.manifest.descriptor for old, new in zip(wanted, results, strict=True)}
+        children = tuple(result.manifest for result in results)
+        index = assemble_index(top, replaced, {descriptor.digest for descriptor in wanted})
+        blobs = await self._blob_files(children, target)
+        return PatchResult(outcome, top.digest, tuple(results), reason, index, children, blobs)
+
+    async def _patch_child(self, descriptor: Descriptor, target: Target) -> PlatformResult:
+        child = await target.source.get_manifest(descriptor.digest)
+        if not isinstance(child, Manifest):
+            raise MalformedInput("an index inside an index is not an image", file=str(descriptor.digest))
+        return await self._patch_manifest(child, target)
+
+    async def open(self, manifest: Manifest, target: Target, *, any_image: bool = False) -> Opened:
+        """Pull and scan one manifest's image and say what it holds; nothing of it is changed or executed.
+
+        An image that admend patched already is opened only with `any_image`, to look at it.
+        """
+        self._keep(target, [manifest.config.digest, *(layer.digest for layer in manifest.layers)])
+        raw, config = await self._layers.read_config(target.source, manifest)
+        platform = str(Platform(config.os, config.architecture, config.variant).normalized())
+        if config.os != "linux":
+            reason = f"a {config.os} image: admend patches the packages of Linux images only"
+            return Opened(manifest, raw, platform, (), Inspection("", reason))
+        if has_patch_layer(config) and not any_image:
+            reason = "patched by admend already: patch the original, a patch never starts from a patched image"
+            return Opened(manifest, raw, platform, (), Inspection("", reason))
+        layers = await self._layers.scan_all(target.source, manifest, config, target.phases)
+        with target.phases.phase("index"):
+            return Opened(manifest, raw, platform, layers, await self._inspect(layers))
+
+    async def _patch_manifest(self, manifest: Manifest, target: Target) -> PlatformResult:
+        image = await self.open(manifest, target)
+        if image.inspection.reason:
+            return _result(image, Outcome.UNSUPPORTED, reason=image.inspection.reason)
+        with target.phases.phase("sources"):
+            states = await self._sources.refresh_all(image.inspection.sources)
+        if not states:
+            return _result(image, Outcome.UNSUPPORTED, reason="no usable package source (see skipped)")
+        plan, built = await self._plan_and_build(image, states, target)
+        if not plan.upgrades:
+            outcome = Outcome.BLOCKED if plan.skipped else Outcome.CLEAN
+            reason = "newer packages exist and every one is skipped" if plan.skipped else ""
+            return _result(image, outcome, states, plan, reason=reason)
+        patched = manifest
+        if built is not None:
+            with target.phases.phase("layer"):
+                patched = await self._assemble(image, built, plan, target)
+        return _result(image, Outcome.PATCHED, states, plan, patched=patched)
+
+    async def _inspect(self, layers: Sequence[LayerFile]) -> Inspection:
+        answer = await self._pool.run(
+            "inspect",
+            affinity=_affinity(layers),
+            root=str(self._root),
+            layers=encode(layers),
+            settings=self._sources.settings,
+        )
+        return decode(Inspection, answer, "inspect")
+
+    async def _plan_and_build(
+        self, image: Opened, states: Sequence[SourceState], target: Target
+    ) -> tuple[UpgradePlan, Built | None]:
+        """Plan, unpack and build until every package of the plan can be recorded faithfully."""
+        excluded: dict[str, str] = {}
+        indexes = tuple(state.index for state in states)
+        for _ in range(MAX_ROUNDS):
+            with target.phases.phase("plan"):
+                plan = await self._plan(image.layers, indexes, excluded, target)
+            if not plan.upgrades:
+                return plan, None
+            with target.phases.phase("packages"):
+                payloads = await self._unpack(image.inspection.family, plan.upgrades)
+            with target.phases.phase("layer"):
+                built = await self._build(image, payloads, check_only=target.dry_run)
+            if not built.unsupported:
+                return plan, None if target.dry_run else built
+            excluded |= built.unsupported
+        raise ResourceExhausted(f"no plan holds after {MAX_ROUNDS} rounds; exclude packages in policy.exclude")
+
+    async def _plan(
+        self, layers: Sequence[LayerFile], indexes: Sequence[IndexFile], excluded: Mapping[str, str], target: Target
+    ) -> UpgradePlan:
+        policy = PlanPolicy(scope=self._policy.scope, only=target.only, exclude=self._policy.exclude)
+        answer = await self._pool.run(
+            "plan",
+            affinity=_affinity(layers),
+            root=str(self._root),
+            layers=encode(layers),
+            indexes=encode(indexes),
+            policy=encode(policy),
+            excluded=excluded,
+        )
+        return decode(UpgradePlan, answer, "plan")
+
+    async def _unpack(self, family: str, upgrades: Sequence[Upgrade]) -> dict[str, str]:
+        names = await gather_all(self._packages.unpacked(family, upgrade.candidate) for upgrade in upgrades)
+        return {upgrade.key: name for upgrade, name in zip(upgrades, names, strict=True)}
+
+    async def _build(self, image: Opened, payloads: Mapping[str, str], *, check_only: bool) -> Built:
+        docker = image.manifest.media_type == DOCKER_MANIFEST
+        chosen = self._policy.compression
+        compression = ("gzip" if docker else "zstd") if chosen == "auto" else chosen
+        out = f"layers/{EPOCH}/{uuid.uuid4().hex}.new"
+        answer = await self._pool.run(
+            "build",
+            affinity=_affinity(image.layers),
+            root=str(self._root),
+            layers=encode(image.layers),
+            payloads=payloads,
+            out=out,
+            compression=compression,
+            docker=docker,
+            check_only=check_only,
+        )
+        built = decode(Built, answer, "build")
+        if built.layer is not None:
+            await self._store.adopt(self._root / out, built.layer.digest, built.layer.size)
+        return built
+
+    async def _assemble(self, image: Opened, built: Built, plan: UpgradePlan, target: Target) -> Manifest:
+        if built.layer is None:
+            raise ResourceExhausted("the build job wrote no layer")
+        moved = [[item.key, item.package.version, item.candidate.package.version] for item in plan.upgrades]
+        annotations = {
+            BASE_NAME: target.base_name,
+            BASE_DIGEST: str(image.manifest.digest),
+            UPGRADES: json.dumps(moved, separators=(",", ":")),
+        }
+        patched = add_layer(image.manifest, image.config, built.layer, annotations=annotations, created_by=CREATED_BY)
+        self._keep(target, [built.layer.digest, patched.manifest.config.digest])
+        await self._store.put_bytes(patched.config_raw)
+        return patched.manifest
+
+    async def _blob_files(self, manifests: Sequence[Manifest], target: Target) -> dict[Digest, Path]:
+        """Return the local files of all blobs, pulling those of manifests that nothing else needed."""
+        items = [item for manifest in manifests for item in (manifest.config, *manifest.layers)]
+        paths = await gather_all(self._layers.pull(target.source, item) for item in items)
+        return {item.digest: path for item, path in zip(items, paths, strict=True)}
+
+    def _keep(self, target: Target, digests: Sequence[Digest]) -> None:
+        target.keep.enter_context(self._store.pin(digests))
+
+
+def _result(
+    image: Opened,
+    outcome: Outcome,
+    states: Sequence[SourceState] = (),
+    plan: UpgradePlan | None = None,
+    *,
+    reason: str = "",
+    patched: Manifest | None = None,
+) -> PlatformResult:
+    """Return the result of one manifest, with the skipped sources before the skipped packages."""
+    sources = [
+        SkipInfo(package="", reason=f"source {item.uri} ({item.written}): {item.reason}")
+        for item in image.inspection.skipped_sources
+    ]
+    packages = [
+        SkipInfo(package=item.package, installed=item.installed, available=item.available, reason=item.reason)
+        for item in (plan.skipped if plan else ())
+    ]
+    return PlatformResult(
+        platform=image.platform,
+        outcome=outcome,
+        manifest=patched or image.manifest,
+        upgrades=tuple(describe_upgrade(item) for item in plan.upgrades) if plan else (),
+        skipped=(*sources, *packages),
+        reason=reason,
+        as_of=tuple(SourceDate(source=s.index.source.label, date=s.index.date.isoformat()) for s in states),
+        stale=any(state.stale for state in states),
+        inspection=image.inspection,
+    )
+
+
+def describe_upgrade(upgrade: Upgrade) -> UpgradeInfo:
+    """Return the wire form of an upgrade."""
+    return UpgradeInfo(
+        package=upgrade.key,
+        from_version=upgrade.package.version,
+        to_version=upgrade.candidate.package.version,
+        source=upgrade.candidate.source,
+    )
+
+
+def select_platforms(index: Index, platforms: Sequence[Platform]) -> tuple[Descriptor, ...]:
+    """Return the index's entries for the platforms asked for, in the index's order.
+
+    Raises MalformedInput when one that was asked for is not there, naming those that are.
+    """
+    chosen: list[Descriptor] = []
+    for wanted in platforms:
+        found = [
+            item for item in index.manifests if item.platform and item.platform.normalized() == wanted.normalized()
+        ]
+        if not found:
+            there = ", ".join(str(item.platform) for item in index.manifests if _is_image(item))
+            raise MalformedInput(
+                f"the image has no platform {wanted}; it has {there or 'none'}", file=str(index.digest)
+            )
+        chosen.append(found[0])
+    return tuple(item for item in index.manifests if item in chosen)
+
+
+def combine_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the outcome of an index from its platforms' outcomes: the first of these that any has."""
+    order = (Outcome.FAILED, Outcome.PATCHED, Outcome.BLOCKED, Outcome.CLEAN, Outcome.UNSUPPORTED)
+    return next((outcome for outcome in order if outcome in outcomes), Outcome.UNSUPPORTED)
+
+
+def _is_image(descriptor: Descriptor) -> bool:
+    return descriptor.platform is not None and descriptor.platform.os != "unknown"
+
+
+def _has_image(result: PlatformResult, target: Target) -> bool:
+    return result.outcome is Outcome.PATCHED and not target.dry_run
+
+
+def _affinity(layers: Sequence[LayerFile]) -> str:
+    return hashlib.sha256("\n".join(layer.name for layer in layers).encode()).hexdigest()

@@ -1,0 +1,133 @@
+"""Publish: a patch result into the mirror, signed, in the order that no reader ever sees half of it.
+
+Owns that order: blobs and manifests, then the signatures, then the tag, and last the record that answers are made
+from. The signing key is used here and for records, nowhere else, and over digests only.
+"""
+
+import base64
+import io
+from datetime import UTC, datetime
+
+from proxy.api import Outcome, SignatureInfo
+from proxy.errors import TrustFailure
+from proxy.mirror import Mirror
+from proxy.oci.digest import Digest
+from proxy.oci.manifest import Descriptor, Index, Manifest
+from proxy.oci.reference import ImageRef
+from proxy.patcher import PatchResult
+from proxy.phases import Phases
+from proxy.records import Record, Records, source_tag
+from proxy.registry import Registry
+from proxy.trust import (
+    Claim,
+    Signature,
+    SigningKey,
+    parse_signatures,
+    payload_descriptors,
+    render_referrer,
+    render_tag_manifest,
+    sign_claim,
+    signature_tag,
+    verify_signature,
+)
+
+MAX_PAYLOAD = 64 << 10  # bytes of one signed payload
+
+
+async def attach_signature(
+    registry: Registry, name: ImageRef, patched: Manifest | Index, claim: Claim, key: SigningKey
+) -> Signature:
+    """Sign a claim about `patched` and push the signature beside it, as `.sig` tag and as referrer."""
+    signature = sign_claim(claim, key)
+    tagged = render_tag_manifest([signature])
+    referrer = render_referrer(patched, [signature])
+    for digest, data in {**tagged.blobs, **referrer.blobs}.items():
+        await registry.push_blob(name, Descriptor("", digest, len(data)), lambda data=data: io.BytesIO(data))  # type: ignore[misc]
+    await registry.push_manifest(name.with_tag(signature_tag(patched.digest)), tagged.manifest)
+    await registry.push_referrer(name.with_digest(referrer.manifest.digest), referrer.manifest)
+    return signature
+
+
+class Publisher:
+    """Pushes, signs and records."""
+
+    def __init__(self, mirror: Mirror, records: Records, key: SigningKey, policy_hash: str) -> None:
+        self._mirror, self._records, self._key, self._policy_hash = mirror, records, key, policy_hash
+
+    async def publish(self, name: ImageRef, record: Record, result: PatchResult, phases: Phases) -> Record:
+        """Put a result into the mirror under `name` and return the record that now holds.
+
+        Only a `patched` result has an image to push; the record is kept for every outcome.
+        """
+        if result.outcome is Outcome.PATCHED and result.top is not None:
+            with phases.phase("push"):
+                await self._mirror.put_image(name, result.top, result.children, result.blobs)
+            with phases.phase("sign"):
+                for child in result.children:
+                    await self._sign(name, record, child)
+                signature = await self._sign(name, record, result.top)
+            record = record.model_copy(
+                update={"signature": self._describe(signature), "phases": dict(phases.milliseconds)}
+            )
+        kept = await self._records.save(name, record)
+        if kept is record and record.patched:
+            await self._mirror.move_tag(name.with_tag(source_tag(record.key)), Digest.parse(record.patched))
+        return kept
+
+    async def resign(self, name: ImageRef, record: Record) -> Record:
+        """Sign a confirmed record anew, so that its signature does not grow older than verifiers allow."""
+        now = datetime.now(UTC)
+        renewed = record.model_copy(update={"signed": now})
+        if record.outcome is Outcome.PATCHED:
+            top = await self._mirror.get_manifest(name.with_digest(Digest.parse(record.patched)))
+            if top is not None:
+                signature = await self._sign(name, renewed, top)
+                renewed = renewed.model_copy(update={"signature": self._describe(signature)})
+        return await self._records.save(name, renewed)
+
+    async def find_source(self, patched: ImageRef) -> ImageRef | None:
+        """Return the upstream name@digest that the mirror's image was made from, as this proxy signed it, or None."""
+        if patched.digest is None:
+            return None
+        manifest = await self._mirror.get_manifest(patched.with_tag(signature_tag(patched.digest)))
+        if not isinstance(manifest, Manifest):
+            return None
+        blobs = {
+            layer.digest: await self._mirror.read_blob(patched, layer, limit=MAX_PAYLOAD)
+            for layer in payload_descriptors(manifest)
+        }
+        for item in parse_signatures(manifest, lambda layer: blobs[layer.digest]):
+            try:
+                claim = verify_signature(item.payload, item.signature, [self._key.public])
+            except TrustFailure:
+                continue  # an older key's, or somebody else's: as if it were not there
+            if claim.patched_digest == patched.digest:
+                return ImageRef.parse(f"{claim.source_repository}@{claim.source_digest}")
+        return None
+
+    async def _sign(self, name: ImageRef, record: Record, patched: Manifest | Index) -> Signature:
+        """Sign one manifest and attach the signature in both forms that verifiers look for."""
+        source = ImageRef.parse(record.source)
+        if source.digest is None:
+            raise ValueError("a record names its source by digest")
+        claim = Claim(
+            source_repository=source.name,
+            source_digest=source.digest,
+            patched_repository=name.name,
+            patched_digest=patched.digest,
+            policy_hash=self._policy_hash,
+            signed_at=record.signed,
+        )
+        signature = sign_claim(claim, self._key)
+        tagged = render_tag_manifest([signature])
+        await self._mirror.put_artifact(name.with_tag(signature_tag(patched.digest)), tagged.manifest, tagged.blobs)
+        referrer = render_referrer(patched, [signature])
+        await self._mirror.put_artifact(name.with_digest(referrer.manifest.digest), referrer.manifest, referrer.blobs)
+        return signature
+
+    def _describe(self, signature: Signature) -> SignatureInfo:
+        return SignatureInfo(
+            key_id=self._key.public.key_id,
+            payload=base64.b64encode(signature.payload).decode(),
+            signature=base64.b64encode(signature.signature).decode(),
+        )

@@ -1,0 +1,149 @@
+"""The record of a resolve: what an image came to, kept signed in the mirror so that any replica finds it.
+
+Owns the record's form, its name and its place: an OCI artifact under the tag `src-<key>.result` beside the patched
+image's own `src-<key>`. A record is used only if its signature holds and it names the key that was asked for: an
+external mirror is storage, not authority.
+Specification: https://github.com/opencontainers/image-spec/blob/v1.1.1/manifest.md#guidelines-for-artifact-usage
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from proxy.api import Outcome, ResolveResponse, SignatureInfo, SkipInfo, SourceDate, UpgradeInfo, Wire
+from proxy.errors import MalformedInput, TrustFailure
+from proxy.mirror import Mirror
+from proxy.oci.artifact import render_artifact
+from proxy.oci.digest import Digest
+from proxy.oci.manifest import Manifest, render_json
+from proxy.oci.reference import ImageRef
+from proxy.trust import SigningKey
+
+RECORD_TYPE = "application/vnd.admend.result.v1+json"
+MAX_RECORD = 8 << 20  # bytes
+
+
+class Record(Wire):
+    """What one source digest came to, for one set of platforms and one policy."""
+
+    key: str
+    outcome: Outcome
+    source: str  # upstream name@digest
+    patched: str = ""  # digest
+    upgrades: tuple[UpgradeInfo, ...] = ()
+    fixed: tuple[str, ...] = ()
+    skipped: tuple[SkipInfo, ...] = ()
+    reason: str = ""
+    as_of: tuple[SourceDate, ...] = ()
+    stale: bool = False
+    sources: tuple[dict[str, Any], ...] = ()  # the package sources, to ask whether they changed
+    checked: datetime
+    signed: datetime
+    phases: dict[str, float] = Field(default_factory=dict)
+    signature: SignatureInfo | None = None
+
+    def response(self, image: ImageRef, patched: ImageRef) -> ResolveResponse:
+        """Return the wire answer for `image`; `patched` is the mirror's name for it."""
+        return ResolveResponse(
+            outcome=self.outcome,
+            image=str(image),
+            source=self.source,
+            patched=str(patched.with_digest(Digest.parse(self.patched))) if self.patched else "",
+            upgrades=self.upgrades,
+            fixed=self.fixed,
+            skipped=self.skipped,
+            reason=self.reason,
+            stale=self.stale,
+            as_of=self.as_of,
+            signature=self.signature,
+            phases=self.phases,
+        )
+
+    def newer_than(self, other: "Record") -> bool:
+        """Say whether no source of this record is older than in `other`, and one is newer."""
+        mine = {item.source: datetime.fromisoformat(item.date) for item in self.as_of}
+        theirs = {item.source: datetime.fromisoformat(item.date) for item in other.as_of}
+        shared = mine.keys() & theirs.keys()
+        older = any(mine[name] < theirs[name] for name in shared)
+        return not older and (mine.keys() != theirs.keys() or any(mine[name] > theirs[name] for name in shared))
+
+
+class _Envelope(Wire):
+    payload: str
+    signature: str
+    key_id: str
+
+
+def record_key(source: Digest, platforms: Sequence[str], policy: str) -> str:
+    """Return the key (32 hex digits) of what a result depends on: source digest, platforms, policy and epoch."""
+    text = json.dumps([str(source), sorted(platforms), policy])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def source_tag(key: str) -> str:
+    """Return the tag that points at the newest patched image of a key."""
+    return f"src-{key}"
+
+
+def render_record(record: Record, key: SigningKey) -> bytes:
+    """Return the signed envelope of a record."""
+    payload = record.model_dump_json().encode()
+    envelope = {
+        "payload": base64.b64encode(payload).decode(),
+        "signature": base64.b64encode(key.sign(payload)).decode(),
+        "key_id": key.public.key_id,
+    }
+    return render_json(envelope)
+
+
+def parse_record(raw: bytes, key: SigningKey, expected: str) -> Record:
+    """Check and parse a signed record; `expected` is the key that was asked for.
+
+    Raises TrustFailure when the signature or the key does not hold, MalformedInput when it is no record.
+    """
+    try:
+        envelope = _Envelope.model_validate_json(raw)
+        payload = base64.b64decode(envelope.payload, validate=True)
+        signature = base64.b64decode(envelope.signature, validate=True)
+    except (ValidationError, ValueError) as error:
+        raise MalformedInput(f"not a signed result: {error}", file=expected) from error
+    if not key.public.made(payload, signature):
+        raise TrustFailure(f"the result {expected} in the mirror is not signed with this proxy's key; ignored")
+    try:
+        record = Record.model_validate_json(payload)
+    except ValidationError as error:
+        raise MalformedInput(f"not a result: {error}", file=expected) from error
+    if record.key != expected:
+        raise TrustFailure(f"the result {expected} in the mirror is about {record.key}; ignored")
+    return record
+
+
+class Records:
+    """Reads and writes records in the mirror."""
+
+    def __init__(self, mirror: Mirror, key: SigningKey) -> None:
+        self._mirror, self._key = mirror, key
+
+    async def load(self, name: ImageRef, key: str) -> Record | None:
+        """Return the record of `key` kept with the mirror's image `name`, or None."""
+        ref = name.with_tag(f"{source_tag(key)}.result")
+        manifest = await self._mirror.get_manifest(ref)
+        if not isinstance(manifest, Manifest) or len(manifest.layers) != 1:
+            return None
+        raw = await self._mirror.read_blob(ref, manifest.layers[0], limit=MAX_RECORD)
+        return parse_record(raw, self._key, key)
+
+    async def save(self, name: ImageRef, record: Record) -> Record:
+        """Keep a record unless the mirror holds one made from newer sources; returns the one that holds."""
+        current = await self.load(name, record.key)
+        if current is not None and current.outcome is record.outcome and current.newer_than(record):
+            return current
+        raw = render_record(record, self._key)
+        manifest, blobs = render_artifact(RECORD_TYPE, raw)
+        await self._mirror.put_artifact(name.with_tag(f"{source_tag(record.key)}.result"), manifest, blobs)
+        return record

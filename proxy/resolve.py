@@ -1,0 +1,275 @@
+"""Resolve: an image reference to an outcome.
+
+Owns the cache, single flight, freshness and the deadline:
+
+1. the reference is read; one that points into the mirror is mapped back to its original;
+2. its digest is found: in the reference, in the tag cache (`tag_ttl`), or by asking the upstream;
+3. a record of that digest, the platforms and the policy is looked for in memory, then in the mirror;
+4. a record younger than `refresh_seconds` is the answer; an older one is confirmed against its sources first, and
+   kept when they have not changed;
+5. otherwise the image is patched, signed and pushed: once, however many ask (single flight per key).
+
+The work goes on when a caller's deadline passes; the caller gets the older patched result if there is one, else
+`pending`. A failure is remembered for `negative_ttl` seconds. Dry runs answer from the caches and start nothing.
+"""
+
+import asyncio
+import time
+from collections.abc import Hashable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from proxy.api import Outcome, ResolveRequest, ResolveResponse
+from proxy.codec import decode, encode
+from proxy.engine.family import PackageSource
+from proxy.errors import AdmendError, MalformedInput, TrustFailure, Unsupported, UpstreamRefused
+from proxy.flight import SingleFlight
+from proxy.images import RegistryImage
+from proxy.mirror import Mirror
+from proxy.oci.digest import Digest
+from proxy.oci.manifest import Platform
+from proxy.oci.reference import ImageRef
+from proxy.patcher import Patcher, PatchResult, Target
+from proxy.phases import Phases
+from proxy.publish import Publisher
+from proxy.records import Record, Records, record_key
+from proxy.registry import Registry
+from proxy.sources import Sources
+
+T = TypeVar("T", bound=Hashable)
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+MAX_REMEMBERED = 10_000  # records, tags and failures kept in memory, each
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveSettings:
+    """Times in seconds; see `proxy.config` for what each means."""
+
+    platforms: tuple[str, ...]
+    policy_hash: str
+    tag_ttl: float
+    refresh_seconds: float
+    negative_ttl: float
+    resign_seconds: float = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """One resolve after its reference was understood."""
+
+    image: ImageRef  # as asked for, mapped back from the mirror
+    name: ImageRef  # where its patched image lives in the mirror
+    digest: Digest
+    platforms: tuple[str, ...]
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: AdmendError
+    until: float
+
+
+class Resolve:
+    """Answers what /v1/resolve, the pull-through path and the command line ask."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        mirror: Mirror,
+        records: Records,
+        sources: Sources,
+        patcher: Patcher,
+        publisher: Publisher,
+        settings: ResolveSettings,
+    ) -> None:
+        self._registry, self._mirror, self._records = registry, mirror, records
+        self._sources, self._patcher, self._publisher = sources, patcher, publisher
+        self._settings = settings
+        self._tags: dict[ImageRef, tuple[Digest, float]] = {}
+        self._known: dict[str, Record] = {}
+        self._failed: dict[str, _Failure] = {}
+        self._heads: SingleFlight[ImageRef, Digest] = SingleFlight()
+        self._flights: SingleFlight[str, Record] = SingleFlight()
+
+    @property
+    def running(self) -> int:
+        """How many images are being confirmed or patched now."""
+        return len(self._flights)
+
+    async def resolve(self, request: ResolveRequest) -> ResolveResponse:
+        """Answer one request; errors become the outcome `failed` with their reason."""
+        start = time.perf_counter()
+        try:
+            answer = await self._resolve(request)
+        except Unsupported as error:
+            answer = ResolveResponse(outcome=Outcome.UNSUPPORTED, image=request.image, reason=str(error))
+        except AdmendError as error:
+            answer = ResolveResponse(outcome=Outcome.FAILED, image=request.image, reason=f"{error.code}: {error}")
+        return answer.model_copy(update={"milliseconds": 1000 * (time.perf_counter() - start)})
+
+    async def close(self) -> None:
+        """End all background work."""
+        await self._heads.close()
+        await self._flights.close()
+
+    async def _resolve(self, request: ResolveRequest) -> ResolveResponse:
+        image = await self._original(ImageRef.parse(request.image))
+        deadline = time.monotonic() + request.wait_seconds
+        digest = await self._find_digest(image, request, deadline)
+        if digest is None:
+            why = "a dry run asks no registry" if request.dry_run else "the registry has not answered yet"
+            return ResolveResponse(outcome=Outcome.PENDING, image=str(image), reason=f"digest not known: {why}")
+        wanted = self._wanted(image, digest, request.platforms)
+        record = await self._cached(wanted)
+        if record is not None and (request.dry_run or self._fresh(record)):
+            return record.response(image, wanted.name)
+        if request.dry_run:
+            return self._pending(wanted, "a dry run patches nothing; no result is cached")
+        failure = self._failed.get(wanted.key)
+        if failure is not None and failure.until > time.monotonic():
+            raise failure.error
+        task = self._flights.start(wanted.key, lambda: self._renew(wanted, record))
+        done, _ = await asyncio.wait([task], timeout=max(0.0, deadline - time.monotonic()))
+        if done:
+            return task.result().response(image, wanted.name)
+        if record is not None and record.outcome is Outcome.PATCHED:
+            return record.response(image, wanted.name)
+        return self._pending(wanted, "the patch is under way and goes on in the background")
+
+    async def _original(self, asked: ImageRef) -> ImageRef:
+        """Map a reference into the mirror back to what it was made from; any other is what was asked for."""
+        original = self._mirror.original_of(asked)
+        if original is None:
+            return asked
+        if asked.digest is None:
+            return original
+        return await self._publisher.find_source(asked) or original
+
+    def _wanted(self, image: ImageRef, digest: Digest, platforms: Sequence[str]) -> _Wanted:
+        chosen = tuple(sorted(str(Platform.parse(text)) for text in platforms or self._settings.platforms))
+        key = record_key(digest, chosen, self._settings.policy_hash)
+        return _Wanted(image, self._mirror.name_for(image), digest, chosen, key)
+
+    def _pending(self, wanted: _Wanted, reason: str) -> ResolveResponse:
+        source = str(wanted.image.with_digest(wanted.digest))
+        return ResolveResponse(outcome=Outcome.PENDING, image=str(wanted.image), source=source, reason=reason)
+
+    async def _find_digest(self, image: ImageRef, request: ResolveRequest, deadline: float) -> Digest | None:
+        """Return the digest that the reference names now, or None when it cannot be known in time."""
+        if image.digest is not None:
+            return image.digest
+        cached = self._tags.get(image)
+        if cached is not None and (request.dry_run or (not request.always and cached[1] > time.monotonic())):
+            return cached[0]
+        if request.dry_run:
+            return None
+        task = self._heads.start(image, lambda: self._ask_digest(image))
+        done, _ = await asyncio.wait([task], timeout=max(0.0, deadline - time.monotonic()))
+        return task.result() if done else None
+
+    async def _ask_digest(self, image: ImageRef) -> Digest:
+        descriptor = await self._registry.head_manifest(image)
+        if descriptor is None:
+            raise UpstreamRefused(f"{image}: not found in {image.host}: check the name and the tag", status=404)
+        _remember(self._tags, image, (descriptor.digest, time.monotonic() + self._settings.tag_ttl))
+        return descriptor.digest
+
+    async def _cached(self, wanted: _Wanted) -> Record | None:
+        record = self._known.get(wanted.key)
+        if record is None:
+            try:
+                record = await self._records.load(wanted.name, wanted.key)
+            except (MalformedInput, TrustFailure):
+                return None  # a record that does not hold is as good as none: the image is patched again
+            if record is not None:
+                _remember(self._known, wanted.key, record)
+        return record
+
+    def _fresh(self, record: Record) -> bool:
+        return datetime.now(UTC) - record.checked < timedelta(seconds=self._settings.refresh_seconds)
+
+    async def _renew(self, wanted: _Wanted, record: Record | None) -> Record:
+        """Confirm the record against its sources, or patch the image; remembers what it came to."""
+        try:
+            renewed = await self._confirm(wanted, record) if record else None
+            if renewed is None:
+                renewed = await self._patch(wanted)
+        except AdmendError as error:
+            _remember(self._failed, wanted.key, _Failure(error, time.monotonic() + self._settings.negative_ttl))
+            raise
+        self._failed.pop(wanted.key, None)
+        _remember(self._known, wanted.key, renewed)
+        return renewed
+
+    async def _confirm(self, wanted: _Wanted, record: Record) -> Record | None:
+        """Return the record with a new time of check if its sources have not changed since, else None."""
+        if not record.sources:
+            return None
+        sources = tuple(decode(PackageSource, item, "source") for item in record.sources)
+        states = await self._sources.refresh_all(sources)
+        dates = {state.index.source.label: state.index.date.isoformat() for state in states}
+        if dates != {item.source: item.date for item in record.as_of}:
+            return None
+        now = datetime.now(UTC)
+        stale = any(state.stale for state in states)
+        confirmed = record.model_copy(update={"checked": now, "stale": stale})
+        if now - record.signed < timedelta(seconds=self._settings.resign_seconds):
+            return confirmed
+        return await self._publisher.resign(wanted.name, confirmed)
+
+    async def _patch(self, wanted: _Wanted) -> Record:
+        """Patch, push and sign; returns the record that now holds."""
+        source = RegistryImage(self._registry, wanted.image.with_digest(wanted.digest))
+        phases = Phases()
+        with ExitStack() as keep:
+            with phases.phase("pull"):
+                top = await source.get_manifest(wanted.digest)
+            target = Target(source, wanted.image.name, phases, keep)
+            platforms = [Platform.parse(text) for text in wanted.platforms]
+            result = await self._patcher.patch(top, target, platforms)
+            return await self._publisher.publish(wanted.name, describe(wanted, result, phases), result, phases)
+
+
+def describe(wanted: _Wanted, result: PatchResult, phases: Phases) -> Record:
+    """Return the unsigned record of a patch result."""
+    now = datetime.now(UTC)
+    sources = {
+        source.label: encode(source)
+        for platform in result.platforms
+        if platform.inspection
+        for source in platform.inspection.sources
+    }
+    return Record(
+        key=wanted.key,
+        outcome=result.outcome,
+        source=str(wanted.image.with_digest(wanted.digest)),
+        patched=str(result.top.digest) if result.top else "",
+        upgrades=_merge(platform.upgrades for platform in result.platforms),
+        skipped=_merge(platform.skipped for platform in result.platforms),
+        reason=result.reason,
+        as_of=_merge(platform.as_of for platform in result.platforms),
+        stale=any(platform.stale for platform in result.platforms),
+        sources=tuple(sources.values()),
+        checked=now,
+        signed=now,
+        phases=dict(phases.milliseconds),
+    )
+
+
+def _merge(groups: Iterable[Iterable[T]]) -> tuple[T, ...]:
+    """Return the items of all groups, each once, in order."""
+    return tuple(dict.fromkeys(item for group in groups for item in group))
+
+
+def _remember(memory: dict[K, V], key: K, value: V) -> None:
+    """Put a value into a bounded dictionary, dropping the one that was put in first."""
+    memory.pop(key, None)
+    memory[key] = value
+    if len(memory) > MAX_REMEMBERED:
+        memory.pop(next(iter(memory)))

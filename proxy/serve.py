@@ -1,0 +1,201 @@
+"""The composition root: a configuration in, a running proxy out.
+
+Owns which parts exist and how they hang together, their start and their end; decides nothing else. `Engine` is what
+the command line needs too (cache, workers, sources, patcher); `Proxy` adds the mirror, signatures and the server.
+"""
+
+import asyncio
+import platform
+import signal
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Self
+
+from aiohttp import web
+
+from certs.serving import ServingContext
+from proxy.access import Access
+from proxy.blobs import BlobStore
+from proxy.config import AuthConfig, ProxyConfig
+from proxy.credentials import Credentials
+from proxy.egress import Egress, EgressPolicy
+from proxy.errors import MalformedInput
+from proxy.machine import read_settings, source_hosts
+from proxy.marks import MarkBook
+from proxy.mirror import Mirror, open_mirror
+from proxy.oci.manifest import Platform
+from proxy.packages import Packages
+from proxy.patcher import Patcher, policy_hash
+from proxy.pool import PoolLimits, WorkerPool
+from proxy.publish import Publisher
+from proxy.pullthrough import PullThrough
+from proxy.records import Records
+from proxy.registry import Registry
+from proxy.resolve import Resolve, ResolveSettings
+from proxy.server import Parts, make_app
+from proxy.sources import Sources
+from proxy.telemetry import Metrics
+from proxy.trust import SigningKey
+
+
+class Engine:
+    """What patching needs: egress, registry client, blob store, workers, sources and the patcher."""
+
+    def __init__(self, config: ProxyConfig, *, named: Iterable[str] = ()) -> None:
+        settings = read_settings(config.sources)
+        hosts = source_hosts(config.sources, settings)
+        self.config = config
+        self.egress = Egress(
+            EgressPolicy(
+                upstreams=config.upstream.allow,
+                named=frozenset({*config.upstream.private, *hosts, *named}),
+                plain_http=frozenset(config.upstream.plain_http),
+                ca_file=config.upstream.ca_file,
+                timeout=config.upstream.timeout,
+                source_proxy=config.sources.http_proxy,
+            )
+        )
+        self.registry = Registry(self.egress, read_credentials(config.upstream.docker_config))
+        self.store = BlobStore(config.cache, config.cache_max_bytes)
+        workers = config.workers
+        self.pool = WorkerPool(workers.count, PoolLimits(workers.memory, workers.cpu_seconds, workers.wall_seconds))
+        self.sources = Sources(
+            config.cache,
+            self.store,
+            self.egress,
+            self.pool,
+            settings,
+            refresh_seconds=config.sources.refresh_seconds,
+            max_index_age=config.sources.max_index_age,
+        )
+        self.packages = Packages(config.cache, self.store, self.pool, self.egress)
+        self.patcher = Patcher(
+            root=config.cache,
+            store=self.store,
+            pool=self.pool,
+            sources=self.sources,
+            packages=self.packages,
+            policy=config.policy,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.pool.close()
+        await self.egress.close()
+
+
+class Proxy:
+    """A proxy that serves until it is left."""
+
+    def __init__(self, config: ProxyConfig) -> None:
+        self.config = config
+        self.engine = Engine(config)
+        self.key = load_or_make_key(config.signing_key)
+        self.mirror: Mirror = open_mirror(config.mirror, self.engine.registry, cache=self.engine.store)
+        self.engine.sources.admit_date = MarkBook(self.mirror, self.key).admit
+        self.resolve = self._make_resolve()
+        self.port = 0
+        self._stack = AsyncExitStack()
+
+    def _make_resolve(self) -> Resolve:
+        config, engine = self.config, self.engine
+        records = Records(self.mirror, self.key)
+        settings = ResolveSettings(
+            platforms=config.platforms,
+            policy_hash=policy_hash(config.policy),
+            tag_ttl=config.tag_ttl,
+            refresh_seconds=config.sources.refresh_seconds,
+            negative_ttl=config.negative_ttl,
+        )
+        return Resolve(
+            registry=engine.registry,
+            mirror=self.mirror,
+            records=records,
+            sources=engine.sources,
+            patcher=engine.patcher,
+            publisher=Publisher(self.mirror, records, self.key, settings.policy_hash),
+            settings=settings,
+        )
+
+    def _parts(self) -> Parts:
+        engine, metrics = self.engine, Metrics()
+        metrics.gauge("jobs_queued", "Engine jobs that run or wait.", lambda: engine.pool.queued)
+        metrics.gauge("patches_running", "Resolves that are being worked on.", lambda: self.resolve.running)
+        through = PullThrough(
+            self.resolve, self.mirror, engine.registry, engine.store, self.config.mirror.reference, {}
+        )
+        return Parts(self.resolve, self.mirror, through, read_access(self.config.auth), metrics)
+
+    async def __aenter__(self) -> Self:
+        listen = self.config.listen
+        await self._stack.enter_async_context(self.engine)
+        self._stack.push_async_callback(self.mirror.close)
+        self._stack.push_async_callback(self.resolve.close)
+        tls = (
+            ServingContext(listen.tls.cert_file, listen.tls.key_file, listen.tls.client_ca_file) if listen.tls else None
+        )
+        runner = web.AppRunner(make_app(self._parts()), access_log=None)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, listen.host, listen.port, ssl_context=tls.context if tls else None)
+        await site.start()
+        self.port = runner.addresses[0][1]
+        await self.engine.pool.warm(self.config.workers.count)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+
+async def serve(config: ProxyConfig) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with Proxy(config):
+        await stop.wait()
+
+
+def machine_platform() -> Platform:
+    """Return the platform of this machine."""
+    return Platform("linux", platform.machine()).normalized()
+
+
+def load_or_make_key(path: Path) -> SigningKey:
+    """Return the signing key in `path`; the first start makes one."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        SigningKey.generate().save(path)
+    return SigningKey.load(path)
+
+
+def read_access(config: AuthConfig) -> Access:
+    """Return who may ask, with the secrets read from their files; MalformedInput names a file that is wrong."""
+    username, _, password = _secret(config.password_file).partition(":")
+    if config.password_file and not (username and password):
+        raise MalformedInput("needs one line user:password", file=str(config.password_file))
+    return Access(
+        username=username,
+        password=password,
+        token=_secret(config.token_file),
+        pull=config.pull,
+        client_certificates=config.client_certificates,
+    )
+
+
+def _secret(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MalformedInput(f"cannot be read: {error}", file=str(path)) from error
+
+
+def read_credentials(path: Path | None) -> Credentials:
+    """Return the credentials of a docker config.json, or none."""
+    return Credentials.read(path) if path else Credentials()

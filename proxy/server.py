@@ -1,0 +1,80 @@
+"""The proxy's routes: /v1 for the webhook and people, /v2 for registry clients, health and metrics.
+
+Owns the routes and errors -> HTTP, nothing else. /v1 needs what a push needs: a client certificate or the configured
+token or password (see `access`).
+"""
+
+from dataclasses import dataclass
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from proxy.access import Access
+from proxy.api import ErrorBody, ResolveRequest
+from proxy.mirror import EmbeddedMirror, Mirror
+from proxy.pullthrough import PullThrough
+from proxy.resolve import Resolve
+from proxy.telemetry import Metrics
+from proxy.v2 import Hooks, add_v2_routes
+
+MAX_REQUEST = 64 << 10  # bytes of a /v1 body
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the routes need of the running proxy."""
+
+    resolve: Resolve
+    mirror: Mirror
+    pull_through: PullThrough
+    access: Access
+    metrics: Metrics
+
+
+def make_app(parts: Parts) -> web.Application:
+    """Return the application; nothing is started. Only an embedded mirror is served on /v2."""
+    routes = _Routes(parts)
+    app = web.Application(client_max_size=MAX_REQUEST)
+    app.router.add_post("/v1/resolve", routes.resolve)
+    app.router.add_get("/healthz", routes.healthy)
+    app.router.add_get("/readyz", routes.healthy)
+    app.router.add_get("/metrics", routes.metrics)
+    if isinstance(parts.mirror, EmbeddedMirror):
+        hooks = Hooks(parts.pull_through.manifest, parts.pull_through.blob)
+        add_v2_routes(app, parts.mirror, parts.access, hooks)
+    return app
+
+
+class _Routes:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def resolve(self, request: web.Request) -> web.Response:
+        """POST /v1/resolve."""
+        if not self._parts.access.may_push(request):
+            return _problem(401, "unauthorized", "/v1 needs a client certificate or the configured token")
+        try:
+            body = ResolveRequest.model_validate_json(await request.read())
+        except web.HTTPRequestEntityTooLarge:
+            return _problem(413, "too-large", f"a request has {MAX_REQUEST} bytes at the most")
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"]) or "body"
+            return _problem(400, "malformed-input", f"{place}: {first['msg']}")
+        answer = await self._parts.resolve.resolve(body)
+        metrics = self._parts.metrics
+        metrics.count("resolves_total", "Resolves by outcome.", outcome=answer.outcome.value)
+        metrics.observe("resolve_seconds", "Duration of resolves.", answer.milliseconds / 1000)
+        return web.json_response(text=answer.model_dump_json())
+
+    async def healthy(self, _: web.Request) -> web.Response:
+        """GET /healthz and /readyz: the process serves."""
+        return web.Response(text="ok\n")
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        """GET /metrics."""
+        return web.Response(text=self._parts.metrics.render(), content_type="text/plain", charset="utf-8")
+
+
+def _problem(status: int, code: str, message: str) -> web.Response:
+    return web.json_response(text=ErrorBody(code=code, message=message).model_dump_json(), status=status)
