@@ -40,7 +40,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/log/apt /var/log/dpkg.log \
     && groupadd --gid 65532 admend \
     && useradd --uid 65532 --gid 65532 --home-dir /var/lib/admend --no-create-home --shell /usr/sbin/nologin admend \
-    && install -d -o admend -g admend -m 0750 /var/lib/admend /var/cache/admend
+    && install -d -o admend -g admend -m 0750 /var/lib/admend /var/cache/admend \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 COPY --from=builder /opt/admend /opt/admend
 ENV PATH=/opt/admend/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 LABEL org.opencontainers.image.title=admend \
