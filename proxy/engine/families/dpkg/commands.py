@@ -48,7 +48,7 @@ _COMPARISONS: Mapping[str, Callable[[int], bool]] = {
 }
 
 
-def _dpkg(scene: Scene, words: Words) -> Verdict:
+def _dpkg(_scene: Scene, words: Words) -> Verdict:
     """`dpkg --compare-versions`; other questions only read."""
     if words[:1] == ["--compare-versions"]:
         rest = [word for word in words[1:] if word != "--"]
