@@ -258,8 +258,9 @@ class Egress:
             response = await client.send(request, stream=True)
             status = response.status_code
         except FAILURES as error:
-            if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-                reason = f"its certificate is not trusted: {error.__cause__.verify_message} (see upstream.ca_file)"
+            refused = _certificate_error(error)
+            if refused is not None:
+                reason = f"its certificate is not trusted: {refused.verify_message} (see upstream.ca_file)"
                 raise TrustFailure(f"{show_url(hop.url)}: {reason}") from error
             raise
         finally:
@@ -291,6 +292,13 @@ def _add_authorities(context: ssl.SSLContext, policy: EgressPolicy) -> None:
         context.load_verify_locations(policy.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise MalformedInput(f"holds no readable certificate authority ({error})", file=str(policy.ca_file)) from error
+
+
+def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Return the certificate's error among the causes of another, since a new attempt would not help it."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _why(error: BaseException) -> str:

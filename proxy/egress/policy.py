@@ -19,6 +19,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 DOCKER_HUB = "docker.io"
 DOCKER_HUB_API = "registry-1.docker.io"
 DOCKER_HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io", DOCKER_HUB_API})
+MAX_PORT = 65535
 MAX_URL = 8192  # bytes; signed addresses of object stores are long
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -134,7 +135,7 @@ def parse_url(text: str | httpx.URL) -> httpx.URL:
         url = httpx.URL(text)
     except (httpx.InvalidURL, ValueError, UnicodeError) as error:
         raise MalformedInput(f"not a URL ({error})", text=str(text)) from error
-    if url.scheme not in DEFAULT_PORTS or not url.host or url.port == 0:
+    if url.scheme not in DEFAULT_PORTS or not url.host or not 0 < origin_of(url)[2] <= MAX_PORT:
         raise MalformedInput("not an http or https URL with a host", text=show_url(url))
     return url
 
@@ -146,7 +147,8 @@ def show_url(url: httpx.URL) -> str:
 
 def origin_of(url: httpx.URL) -> tuple[str, str, int]:
     """Return scheme, host and port: what credentials belong to."""
-    return url.scheme, normalize_host(url.host), url.port or DEFAULT_PORTS[url.scheme]
+    port = DEFAULT_PORTS[url.scheme] if url.port is None else url.port
+    return url.scheme, normalize_host(url.host), port
 
 
 def normalize_host(host: str) -> str:
