@@ -47,10 +47,15 @@ def run(image: str | None, json_output: bool) -> int:
     return {"patched": 0, "clean": 0, "blocked": 0, "unsupported": EXIT_UNSUPPORTED}.get(story.outcome, EXIT_FAILED)
 
 
+def machine_sources() -> SourcesConfig:
+    """Return the settings that take package sources from this machine's apt."""
+    return SourcesConfig()
+
+
 async def _play(image: str | None, folder: Path) -> Story:
     """Set the stage, admit twice, check, and tell what happened."""
     async with AsyncExitStack() as stack:
-        note, sources = "", SourcesConfig()
+        note, sources = "", machine_sources()
         if image is None:
             note, sources, composed = await _compose(stack, folder)
             upstream = await stack.enter_async_context(Upstream(folder / "upstream", NAME, composed))
@@ -64,7 +69,7 @@ async def _play(image: str | None, folder: Path) -> Story:
 
 async def _compose(stack: AsyncExitStack, folder: Path) -> tuple[str, SourcesConfig, Composed]:
     """Compose the image from the machine's Debian archive, or from a source of our own where it has none."""
-    note, sources = "", SourcesConfig()
+    note, sources = "", machine_sources()
     release = find_release(read_settings(sources))
     packages: tuple[str, ...] = PACKAGES
     if release is None:

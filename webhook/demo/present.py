@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.api import UpgradeInfo
+from proxy.mirror import patched_tag
+from proxy.oci.reference import ImageRef
 from proxy.tell import table
 
 
@@ -68,6 +70,11 @@ def render_text(story: Story) -> str:
         ]
     lines += ["", "audit line", json.dumps(story.audit)]
     if story.patched:
-        name = story.patched.split("/", 1)[1].replace("@", "@")
-        lines += ["", "pull it", f"  skopeo copy oci:{story.folder}:{name} oci:patched"]
+        lines += ["", "pull it", f"  skopeo copy oci:{story.folder}:{_name_on_disk(story.patched)} oci:patched:latest"]
     return "\n".join(lines)
+
+
+def _name_on_disk(patched: str) -> str:
+    """Return what the mirror's folder calls the patched image, in skopeo's words."""
+    ref = ImageRef.parse(patched)
+    return f"{ref.repository}:{patched_tag(ref.digest)}" if ref.digest else ref.repository
