@@ -140,9 +140,10 @@ class ProxyConfig(Section):
     signing_key: Path = Path("/var/lib/admend/keys/signing.pem")
     cache: Path = Path("/var/cache/admend")
     cache_max_bytes: Bytes = 20 << 30
-    platforms: tuple[str, ...] = ("linux/amd64",)
+    platforms: tuple[str, ...] = ()  # that patched indexes hold; by default this machine's
     tag_ttl: Seconds = 300.0
     negative_ttl: Seconds = 30.0
+    mirror_ttl: Seconds = 60.0  # how long the mirror's word that it has an image is believed
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -351,6 +351,12 @@ def select_platforms(index: Index, platforms: Sequence[Platform]) -> tuple[Descr
     return tuple(item for item in index.manifests if item in chosen)
 
 
+def present_platforms(index: Index, platforms: Sequence[Platform]) -> tuple[Platform, ...]:
+    """Return those of `platforms` that the index has; all of them, to be refused by name, when it has none."""
+    there = {item.platform.normalized() for item in index.manifests if item.platform}
+    return tuple(item for item in platforms if item.normalized() in there) or tuple(platforms)
+
+
 def combine_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
     """Return the outcome of an index from its platforms' outcomes: the first of these that any has."""
     order = (Outcome.FAILED, Outcome.PATCHED, Outcome.BLOCKED, Outcome.CLEAN, Outcome.UNSUPPORTED)

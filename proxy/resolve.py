@@ -29,9 +29,9 @@ from proxy.flight import SingleFlight
 from proxy.images import RegistryImage
 from proxy.mirror import Mirror
 from proxy.oci.digest import Digest
-from proxy.oci.manifest import Platform
+from proxy.oci.manifest import Index, Platform
 from proxy.oci.reference import ImageRef
-from proxy.patcher import Patcher, PatchResult, Target
+from proxy.patcher import Patcher, PatchResult, Target, present_platforms
 from proxy.phases import Phases
 from proxy.publish import Publisher
 from proxy.records import Record, Records, record_key
@@ -54,6 +54,7 @@ class ResolveSettings:
     tag_ttl: float
     refresh_seconds: float
     negative_ttl: float
+    mirror_ttl: float
     resign_seconds: float = 86_400.0
 
 
@@ -94,6 +95,7 @@ class Resolve:
         self._tags: dict[ImageRef, tuple[Digest, float]] = {}
         self._known: dict[str, Record] = {}
         self._failed: dict[str, _Failure] = {}
+        self._mirrored: dict[ImageRef, float] = {}
         self._heads: SingleFlight[ImageRef, Digest] = SingleFlight()
         self._flights: SingleFlight[str, Record] = SingleFlight()
 
@@ -127,6 +129,9 @@ class Resolve:
             return ResolveResponse(outcome=Outcome.PENDING, image=str(image), reason=f"digest not known: {why}")
         wanted = self._wanted(image, digest, request.platforms)
         record = await self._cached(wanted)
+        if record is not None and not await self._served(wanted, record):
+            self._known.pop(wanted.key, None)
+            record = None
         if record is not None and (request.dry_run or self._fresh(record)):
             return record.response(image, wanted.name)
         if request.dry_run:
@@ -191,6 +196,18 @@ class Resolve:
                 _remember(self._known, wanted.key, record)
         return record
 
+    async def _served(self, wanted: _Wanted, record: Record) -> bool:
+        """Say whether the mirror still has the record's image; asked again after `mirror_ttl`."""
+        if not record.patched:
+            return True
+        patched = wanted.name.with_digest(Digest.parse(record.patched))
+        if self._mirrored.get(patched, 0.0) > time.monotonic():
+            return True
+        if await self._mirror.get_manifest(patched) is None:
+            return False
+        _remember(self._mirrored, patched, time.monotonic() + self._settings.mirror_ttl)
+        return True
+
     def _fresh(self, record: Record) -> bool:
         return datetime.now(UTC) - record.checked < timedelta(seconds=self._settings.refresh_seconds)
 
@@ -231,7 +248,9 @@ class Resolve:
             with phases.phase("pull"):
                 top = await source.get_manifest(wanted.digest)
             target = Target(source, wanted.image.name, phases, keep)
-            platforms = [Platform.parse(text) for text in wanted.platforms]
+            platforms: Sequence[Platform] = [Platform.parse(text) for text in wanted.platforms]
+            if isinstance(top, Index):
+                platforms = present_platforms(top, platforms)
             result = await self._patcher.patch(top, target, platforms)
             return await self._publisher.publish(wanted.name, describe(wanted, result, phases), result, phases)
 

@@ -104,11 +104,12 @@ class Proxy:
         config, engine = self.config, self.engine
         records = Records(self.mirror, self.key)
         settings = ResolveSettings(
-            platforms=config.platforms,
+            platforms=config.platforms or (str(machine_platform()),),
             policy_hash=policy_hash(config.policy),
             tag_ttl=config.tag_ttl,
             refresh_seconds=config.sources.refresh_seconds,
             negative_ttl=config.negative_ttl,
+            mirror_ttl=config.mirror_ttl,
         )
         return Resolve(
             registry=engine.registry,
