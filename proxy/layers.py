@@ -51,6 +51,7 @@ class Layers:
         if len(config.diff_ids) != len(manifest.layers):
             counts = f"{len(manifest.layers)} layers, but the config has {len(config.diff_ids)} diff_ids"
             raise MalformedInput(f"the manifest has {counts}", file=str(manifest.digest))
+        phases.begin("pull")
         start = pulled = time.perf_counter()
 
         async def one(descriptor: Descriptor, diff_id: Digest) -> LayerFile:

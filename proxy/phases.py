@@ -19,11 +19,15 @@ class Phases:
         self._progress = progress
         self.milliseconds: dict[str, float] = {}
 
+    def begin(self, name: str) -> None:
+        """Say that a phase begins, for those whose time is added later."""
+        if self._progress is not None:
+            self._progress(name)
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time the block as part of phase `name`."""
-        if self._progress is not None:
-            self._progress(name)
+        self.begin(name)
         start = time.perf_counter()
         try:
             yield
