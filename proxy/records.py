@@ -140,7 +140,10 @@ class Records:
 
     async def save(self, name: ImageRef, record: Record) -> Record:
         """Keep a record unless the mirror holds one made from newer sources; returns the one that holds."""
-        current = await self.load(name, record.key)
+        try:
+            current = await self.load(name, record.key)
+        except (MalformedInput, TrustFailure):
+            current = None  # damaged, or of a key that was replaced: it is overwritten
         if current is not None and current.outcome is record.outcome and current.newer_than(record):
             return current
         raw = render_record(record, self._key)
