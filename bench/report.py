@@ -1,0 +1,118 @@
+"""The table that `make bench` prints, from the figures that it writes.
+
+Owns the aims and their judgement, and telling what apt moved and admend did not.
+"""
+
+from typing import Any
+
+from images import DISTROLESS, MINBASE
+
+AIM_FIRST_MS = 1000.0
+AIM_SHARE_OF_APT = 0.1
+AIM_REPEAT_MS = 5.0
+AIM_MEMORY_MIB = 150.0
+
+Row = tuple[str, str, str, str]
+
+
+def render_table(results: dict[str, Any]) -> str:
+    """Return the whole report as text."""
+    machine, images = results["machine"], results["images"]
+    pair = (images[DISTROLESS], images[MINBASE])
+    head = "  ".join(f"{key} {value}" for key, value in machine.items())
+    rows: list[Row] = [("", "distroless", "minbase", "aim")]
+    sizes = [image["layer_bytes"] for image in pair]
+    rows.append(("layer, MB as pulled / unpacked", *(_size(size) for size in sizes), ""))
+    rows.append(("packages upgraded", *(str(len(image["upgrades"])) for image in pair), ""))
+    rows += _first(pair, results["apt"]["median_ms"])
+    rows += _repeated(pair)
+    rows += _memory(pair)
+    return "\n".join([head, "", *_aligned(rows), "", *_compare(results["apt"], images[MINBASE])])
+
+
+def _size(size: dict[str, int]) -> str:
+    return f"{size['compressed'] / 1e6:.0f} / {size['unpacked'] / 1e6:.0f}"
+
+
+def _first(pair: tuple[dict[str, Any], ...], apt: float) -> list[Row]:
+    def line(label: str, key: str, aim: float | None = None) -> Row:
+        values = [image[key]["median_ms"] for image in pair]
+        return (label, *(f"{value:.0f}" for value in values), _judge(values, aim, "ms"))  # type: ignore[return-value]
+
+    minbase = pair[1]["first_sight"]["median_ms"]
+    share = minbase / apt
+    mark = "ok" if share < AIM_SHARE_OF_APT else "OVER"
+    rows = [line("first sight, ms", "first_sight", AIM_FIRST_MS)]
+    for phase in pair[0]["first_sight"]["phases_ms"]:
+        values = [f"{image['first_sight']['phases_ms'][phase]:.0f}" for image in pair]
+        rows.append((f"  {phase}", *values, ""))  # type: ignore[arg-type]
+    return [
+        *rows,
+        ("apt-get upgrade in a chroot, ms", "", f"{apt:.0f}", ""),
+        ("  admend's share of apt's time", "", f"{share:.3f}", f"< {AIM_SHARE_OF_APT} {mark}"),
+        line("first sight, first work of its process, ms", "first_sight_of_a_new_process"),
+        line("first sight at 50 MB/s and 30 ms, ms", "first_sight_shaped"),
+    ]
+
+
+def _repeated(pair: tuple[dict[str, Any], ...]) -> list[Row]:
+    rows = []
+    for label, key, aim in (
+        ("repeated, tag cached, ms median / p99", "repeat_cached", AIM_REPEAT_MS),
+        ("repeated, upstream asked, ms median / p99", "repeat_asked", AIM_REPEAT_MS),
+        ("  the same at 30 ms", "repeat_asked_shaped", None),
+    ):
+        texts = [f"{image[key]['median']:.1f} / {image[key]['p99']:.1f}" for image in pair]
+        rows.append((label, *texts, _judge([image[key]["median"] for image in pair], aim, "ms")))
+    return rows  # type: ignore[return-value]
+
+
+def _memory(pair: tuple[dict[str, Any], ...]) -> list[Row]:
+    rows = []
+    for label, key in (
+        ("peak memory, indexes fetched, MiB PSS / RSS", "cold"),
+        ("peak memory, indexes there, MiB PSS / RSS", "warm"),
+    ):
+        peaks = [image["memory_mib"][key] for image in pair]
+        texts = [f"{peak['pss']:.0f} / {peak['rss']:.0f}" for peak in peaks]
+        rows.append((label, *texts, _judge([peak["pss"] for peak in peaks], AIM_MEMORY_MIB, "MiB")))
+    return rows  # type: ignore[return-value]
+
+
+def _judge(values: list[float], aim: float | None, unit: str) -> str:
+    if aim is None:
+        return ""
+    return f"< {aim:.0f} {unit} {'ok' if max(values) < aim else 'OVER'}"
+
+
+def _aligned(rows: list[Row]) -> list[str]:
+    widths = [max(len(row[at]) for row in rows) for at in range(3)]
+    return [
+        f"{label:<{widths[0]}}  {one:>{widths[1]}}  {two:>{widths[2]}}  {aim}".rstrip() for label, one, two, aim in rows
+    ]
+
+
+def _compare(apt: dict[str, Any], image: dict[str, Any]) -> list[str]:
+    """Say whether both did the same work on the minbase image."""
+    ours = {item["package"].partition(":")[0]: item["to"] for item in image["upgrades"]}
+    theirs = {name: pair[1] for name, pair in apt["moved"].items()}
+    lines = [
+        f"apt moved {len(theirs)} packages, admend {len(ours)}",
+        f"apt's runs: {apt['all_ms']} ms; with dpkg's --force-unsafe-io {apt['unsafe_io_ms']} ms",
+    ]
+    reasons = {item["package"].partition(":")[0]: item["reason"] for item in image["skipped"]}
+    lines += [
+        f"  admend did not move {name}: {reasons.get(name, 'NO REASON GIVEN')}"
+        for name in sorted(theirs.keys() - ours.keys())
+    ]
+    lines += [f"  only admend moved {name} to {ours[name]}" for name in sorted(ours.keys() - theirs.keys())]
+    lines += [
+        f"  {name}: apt has {theirs[name]}, admend {ours[name]}"
+        for name in sorted(ours.keys() & theirs.keys())
+        if ours[name] != theirs[name]
+    ]
+    if ours == theirs:
+        lines.append("  the same packages at the same versions: the comparison is between equals")
+    else:
+        lines.append("  admend's work differs from apt's as listed: read the times with that in mind")
+    return lines

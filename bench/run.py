@@ -1,0 +1,144 @@
+"""`make bench`: measures first sight, repeated resolves and memory, and the same upgrade by apt-get.
+
+Owns the order of measurements. Prints a table and writes the same figures to bench/results.json. Ends 0 when all was
+measured, whether or not the aims were reached; 1 when something could not be measured, with the reason.
+"""
+
+import json
+import os
+import platform
+import statistics
+import time
+from contextlib import ExitStack
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import archive as archive_server
+import images
+import peer
+from measure import Start, measure_first, measure_memory, measure_repeated, named
+from needs import FOLDER, REPOSITORY, Archive, check_machine
+from processes import free_port, listening, python, running, wait_until
+from report import render_table
+from subject import Subject
+
+from proxy.files import writing
+
+RESULTS = REPOSITORY / "bench" / "results.json"
+APT_RUNS = 3
+
+
+def main() -> None:
+    """Measure everything and report."""
+    archive = check_machine()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    with ExitStack() as stack:
+        port = start_archive(stack, archive)
+        sizes = images.prepare(archive, port)
+        say("apt-get upgrade in a chroot")
+        peer.fill_archive()
+        apt = [peer.upgrade() for _ in range(APT_RUNS)]
+        unsafe = peer.upgrade("--option=Dpkg::Options::=--force-unsafe-io")
+        plain, shaped = start_upstream(stack)
+        results: dict[str, Any] = {"machine": describe_machine(), "images": {}}
+        for name in (images.DISTROLESS, images.MINBASE):
+            figures = measure_image((plain, shaped), port, name)
+            size = sizes[name]
+            figures["layer_bytes"] = {"compressed": size.compressed, "unpacked": size.unpacked}
+            results["images"][name] = figures
+    results["apt"] = {
+        "median_ms": round(statistics.median(run.milliseconds for run in apt), 1),
+        "all_ms": [round(run.milliseconds, 1) for run in apt],
+        "unsafe_io_ms": round(unsafe.milliseconds, 1),
+        "moved": {name: list(pair) for name, pair in sorted(apt[0].moved.items())},
+    }
+    results["seconds"] = round(time.monotonic() - begin, 1)
+    with writing(RESULTS) as out:
+        out.write(json.dumps(results, indent=2).encode() + b"\n")
+    print(render_table(results))
+
+
+def measure_image(hosts: tuple[str, str], archive_port: int, name: str) -> dict[str, Any]:
+    """Return all figures of one image; `hosts` are the plain and the shaped upstream."""
+    plain, shaped = hosts
+    start = partial(Subject, hosts, archive_port)
+    say(f"{name}: memory")
+    memory = {"cold": measure_memory(start, named(plain, name), warm=False)}
+    memory["warm"] = measure_memory(start, named(plain, name), warm=True)
+    say(f"{name}: first sight")
+    first = measure_first(start, named(plain, name), small=named(plain))
+    fresh = measure_first(start, named(plain, name), small=None)
+    slow = measure_first(start, named(shaped, name), small=named(plain))
+    say(f"{name}: repeated")
+    repeated = measure_again(start, hosts, name)
+    return {
+        "outcome": first.answer["outcome"],
+        "first_sight": first.render(),
+        "first_sight_of_a_new_process": fresh.render(),
+        "first_sight_shaped": slow.render(),
+        "memory_mib": {key: peak.render() for key, peak in memory.items()},
+        "upgrades": first.answer["upgrades"],
+        "skipped": first.answer["skipped"],
+        **repeated,
+    }
+
+
+def measure_again(start: Start, hosts: tuple[str, str], name: str) -> dict[str, Any]:
+    """Return the figures of repeated resolves: tag cached, upstream asked again, the same behind the slow line."""
+    plain, shaped = named(hosts[0], name), named(hosts[1], name)
+    with start(warm=True) as subject:
+        subject.resolve(plain)
+        subject.resolve(shaped)
+        return {
+            "repeat_cached": measure_repeated(subject, plain, always=False).render(),
+            "repeat_asked": measure_repeated(subject, plain, always=True).render(),
+            "repeat_asked_shaped": measure_repeated(subject, shaped, always=True, count=100).render(),
+        }
+
+
+def start_archive(stack: ExitStack, archive: Archive) -> int:
+    """Start the loopback archive on the port that the images name, or on a new one when that is taken."""
+    kept = FOLDER / "port"
+    port = int(kept.read_text()) if kept.exists() else free_port()
+    if listening(port):
+        port = free_port()
+    kept.write_text(str(port))
+    log = FOLDER / "archive.log"
+    routes = [f"{name}={uri}" for name, uri in archive.routes.items()]
+    command = python("archive.py", str(port), FOLDER / "archive", *routes)
+    process = stack.enter_context(running(command, log))
+    wait_until(lambda: listening(port), archive_server.__name__, process, log)
+    return port
+
+
+def start_upstream(stack: ExitStack) -> tuple[str, str]:
+    """Start the upstream; returns its plain and its shaped address."""
+    ready, log = FOLDER / "upstream.json", FOLDER / "upstream.log"
+    ready.unlink(missing_ok=True)
+    process = stack.enter_context(running(python("upstream.py", images.UPSTREAM, ready), log))
+    wait_until(ready.exists, "the upstream", process, log)
+    ports = json.loads(ready.read_text())
+    return f"127.0.0.1:{ports['plain']}", f"127.0.0.1:{ports['shaped']}"
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what the figures depend on besides admend."""
+    return {
+        "admend": version("admend"),
+        "python": platform.python_version(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 2),
+        "architecture": platform.machine(),
+        "kernel": platform.release(),
+    }
+
+
+def say(text: str) -> None:
+    """Say what is being measured."""
+    print(f"bench: {text} ...", flush=True)
+
+
+if __name__ == "__main__":
+    main()
