@@ -70,8 +70,7 @@ class LayoutDest:
 
     def __init__(self, root: Path, tag: str = "") -> None:
         self.root, self._tag = root, tag
-        index = root / "index.json"
-        if root.exists() and not index.exists() and (not root.is_dir() or any(root.iterdir())):
+        if root.exists() and not _may_be_layout(root):
             raise MalformedInput("is neither an OCI layout nor an empty folder; nothing was written", file=str(root))
 
     async def put_blob(self, descriptor: Descriptor, open_file: OpenFile) -> None:
@@ -110,6 +109,14 @@ class LayoutDest:
         entries = read_index(FolderFiles(self.root)).manifests
         kept = [entry for entry in entries if entry.annotations.get(REF_NAME, "") != self._tag]
         return [entry.to_json() for entry in kept if self._tag or entry.digest != top.digest]
+
+
+def _may_be_layout(root: Path) -> bool:
+    """Say whether a folder is a layout, or one that another writer has just begun, or that one left unfinished."""
+    if not root.is_dir():
+        return False
+    names = {path.name for path in root.iterdir() if not path.name.startswith(TEMPORARY)}
+    return "index.json" in names or names <= {"blobs", "oci-layout"}
 
 
 def render_index(others: list[dict[str, Any]], top: Manifest | Index, tag: str) -> bytes:
