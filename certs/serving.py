@@ -14,8 +14,11 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
 
 from certs.errors import CertificateError
 
@@ -52,15 +55,22 @@ class ServingContext:
             raise CertificateError("client certificates are required but no client authority file is named")
         self._files = (cert_file, key_file, client_ca_file)
         self._require_client = require_client
+        self._expires: datetime
         self._source = _Followed([cert_file, key_file, *filter(None, [client_ca_file])], self._make)
         self.context = self._source.current
         self.context.sni_callback = self._begin_handshake
+
+    def expiry(self) -> float:
+        """Return when the certificate of the next handshake expires, in seconds since the epoch."""
+        _ = self._source.current
+        return self._expires.timestamp()
 
     def _make(self) -> ssl.SSLContext:
         cert_file, key_file, client_ca_file = self._files
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(cert_file, key_file)
+        self._expires = x509.load_pem_x509_certificate(cert_file.read_bytes()).not_valid_after_utc
         if client_ca_file is not None:
             context.load_verify_locations(client_ca_file)
             context.verify_mode = ssl.CERT_REQUIRED if self._require_client else ssl.CERT_OPTIONAL

@@ -62,18 +62,17 @@ class _Routes:
             place = ".".join(str(part) for part in first["loc"]) or "body"
             return _problem(400, "malformed-input", f"{place}: {first['msg']}")
         answer = await self._parts.resolve.resolve(body)
-        metrics = self._parts.metrics
-        metrics.count("resolves_total", "Resolves by outcome.", outcome=answer.outcome.value)
-        metrics.observe("resolve_seconds", "Duration of resolves.", answer.milliseconds / 1000)
+        self._parts.metrics.observe(answer)
         return web.json_response(text=answer.model_dump_json())
 
     async def healthy(self, _: web.Request) -> web.Response:
         """GET /healthz and /readyz: the process serves."""
         return web.Response(text="ok\n")
 
-    async def metrics(self, _: web.Request) -> web.Response:
+    async def metrics(self, request: web.Request) -> web.Response:
         """GET /metrics."""
-        return web.Response(text=self._parts.metrics.render(), content_type="text/plain", charset="utf-8")
+        body, content_type = self._parts.metrics.render(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 def _problem(status: int, code: str, message: str) -> web.Response:

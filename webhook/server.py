@@ -11,7 +11,7 @@ from aiohttp import web
 from proxy.api import ErrorBody
 from proxy.errors import AdmendError, MalformedInput
 from webhook.admission import Admitter, parse_timeout
-from webhook.metrics import CONTENT_TYPE, Metrics
+from webhook.metrics import Metrics
 from webhook.review import parse_review, render_review
 
 JSON = "application/json"
@@ -73,8 +73,9 @@ class _Routes:
     async def ready(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n") if self._health.ready else web.Response(status=503, text="ending\n")
 
-    async def metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.render().encode(), headers={"Content-Type": CONTENT_TYPE})
+    async def metrics(self, request: web.Request) -> web.Response:
+        body, content_type = self._metrics.render(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     def _refuse(self, status: int, code: str, message: str) -> web.Response:
         self._metrics.refuse(status)

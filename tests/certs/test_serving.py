@@ -75,6 +75,10 @@ def serial(writer):
     return x509.load_der_x509_certificate(der).serial_number
 
 
+def end_of(file):
+    return x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc.timestamp()
+
+
 async def close(writer):
     writer.close()
     with contextlib.suppress(ssl.SSLError, ConnectionError):
@@ -93,6 +97,17 @@ async def test_a_renewed_certificate_is_served_to_new_connections_while_old_ones
         assert await old_reader.readline() == b"still here\n"
         await close(old_writer)
         await close(new_writer)
+
+
+def test_the_end_of_the_certificate_in_use_is_known_and_follows_the_files(folder):
+    context = serving(folder)
+    first = context.expiry()
+    assert first == end_of(folder / SERVER_CERT)
+    (folder / SERVER_CERT).write_bytes(b"damaged")
+    assert context.expiry() == first
+    issue_again(folder)
+    assert context.expiry() == end_of(folder / SERVER_CERT)
+    assert end_of(folder / SERVER_CERT) >= first
 
 
 async def test_a_client_that_names_no_host_gets_the_new_certificate_too(folder):

@@ -114,9 +114,10 @@ async def test_pod_is_rewritten_over_https_and_the_log_says_so(folder: Path) -> 
     assert {"op": "replace", "path": "/spec/containers/0/image", "value": image} in edits
     (line,) = log.getvalue().splitlines()
     assert json.loads(line)["verdict"] == "rewrite"
-    assert 'admend_admissions_total{operation="CREATE",verdict="rewrite",dry_run="false"} 1\n' in metrics
-    assert 'admend_containers_total{outcome="patched",verdict="rewrite"} 1\n' in metrics
-    assert 'admend_admission_seconds_bucket{le="+Inf"} 1\n' in metrics
+    assert 'admend_admissions_total{dry_run="false",operation="CREATE",verdict="rewrite"} 1.0\n' in metrics
+    assert 'admend_containers_total{outcome="patched",verdict="rewrite"} 1.0\n' in metrics
+    assert 'admend_admission_seconds_bucket{le="+Inf"} 1.0\n' in metrics
+    assert "admend_certificate_expiry_timestamp_seconds" in metrics
     assert health == [200, 200]
 
 
@@ -141,7 +142,7 @@ async def test_request_without_a_review_is_refused_with_a_reason(
     assert response.status_code == status
     assert response.json()["code"] == code
     assert response.json()["message"]
-    assert f'admend_requests_refused_total{{status="{status}"}} 1\n' in metrics
+    assert f'admend_requests_refused_total{{status="{status}"}} 1.0\n' in metrics
 
 
 async def test_body_of_the_limit_is_still_read(folder: Path) -> None:
