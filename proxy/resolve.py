@@ -14,6 +14,7 @@ The work goes on when a caller's deadline passes; the caller gets the older patc
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import ExitStack
@@ -42,6 +43,8 @@ T = TypeVar("T", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+_log = logging.getLogger(__name__)
+
 MAX_REMEMBERED = 10_000  # records, tags and failures kept in memory, each
 
 
@@ -53,6 +56,7 @@ class ResolveSettings:
     policy_hash: str
     tag_ttl: float
     refresh_seconds: float
+    max_index_age: float
     negative_ttl: float
     mirror_ttl: float
     resign_seconds: float = 86_400.0
@@ -67,6 +71,11 @@ class _Wanted:
     digest: Digest
     platforms: tuple[str, ...]
     key: str
+
+    @property
+    def work(self) -> str:
+        """Names the work: one image under two names is two results, each signed for its own name."""
+        return f"{self.name.name} {self.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,22 +139,26 @@ class Resolve:
         wanted = self._wanted(image, digest, request.platforms)
         record = await self._cached(wanted)
         if record is not None and not await self._served(wanted, record):
-            self._known.pop(wanted.key, None)
+            self._known.pop(wanted.work, None)
             record = None
         if record is not None and (request.dry_run or self._fresh(record)):
             return record.response(image, wanted.name)
         if request.dry_run:
             return self._pending(wanted, "a dry run patches nothing; no result is cached")
-        failure = self._failed.get(wanted.key)
-        if failure is not None and failure.until > time.monotonic():
-            raise failure.error
-        task = self._flights.start(wanted.key, lambda: self._renew(wanted, record))
+        failure = self._recent_failure(wanted.work)
+        if failure is not None:
+            raise failure
+        task = self._flights.start(wanted.work, lambda: self._renew(wanted, record))
         done, _ = await asyncio.wait([task], timeout=max(0.0, deadline - time.monotonic()))
         if done:
             return task.result().response(image, wanted.name)
         if record is not None and record.outcome is Outcome.PATCHED:
             return record.response(image, wanted.name)
         return self._pending(wanted, "the patch is under way and goes on in the background")
+
+    def _recent_failure(self, work: str) -> AdmendError | None:
+        failure = self._failed.get(work)
+        return failure.error if failure is not None and failure.until > time.monotonic() else None
 
     async def _original(self, asked: ImageRef) -> ImageRef:
         """Map a reference into the mirror back to what it was made from; any other is what was asked for."""
@@ -174,26 +187,33 @@ class Resolve:
             return cached[0]
         if request.dry_run:
             return None
+        failure = self._recent_failure(str(image))
+        if failure is not None:
+            raise failure
         task = self._heads.start(image, lambda: self._ask_digest(image))
         done, _ = await asyncio.wait([task], timeout=max(0.0, deadline - time.monotonic()))
         return task.result() if done else None
 
     async def _ask_digest(self, image: ImageRef) -> Digest:
-        descriptor = await self._registry.head_manifest(image)
-        if descriptor is None:
-            raise UpstreamRefused(f"{image}: not found in {image.host}: check the name and the tag", status=404)
+        try:
+            descriptor = await self._registry.head_manifest(image)
+            if descriptor is None:
+                raise UpstreamRefused(f"{image}: not found in {image.host}: check the name and the tag", status=404)
+        except AdmendError as error:
+            self._remember_failure(str(image), error)
+            raise
         _remember(self._tags, image, (descriptor.digest, time.monotonic() + self._settings.tag_ttl))
         return descriptor.digest
 
     async def _cached(self, wanted: _Wanted) -> Record | None:
-        record = self._known.get(wanted.key)
+        record = self._known.get(wanted.work)
         if record is None:
             try:
                 record = await self._records.load(wanted.name, wanted.key)
             except (MalformedInput, TrustFailure):
                 return None  # a record that does not hold is as good as none: the image is patched again
             if record is not None:
-                _remember(self._known, wanted.key, record)
+                _remember(self._known, wanted.work, record)
         return record
 
     async def _served(self, wanted: _Wanted, record: Record) -> bool:
@@ -218,11 +238,15 @@ class Resolve:
             if renewed is None:
                 renewed = await self._patch(wanted)
         except AdmendError as error:
-            _remember(self._failed, wanted.key, _Failure(error, time.monotonic() + self._settings.negative_ttl))
+            self._remember_failure(wanted.work, error)
+            _log.warning("%s: %s", wanted.image, error)
             raise
-        self._failed.pop(wanted.key, None)
-        _remember(self._known, wanted.key, renewed)
+        self._failed.pop(wanted.work, None)
+        _remember(self._known, wanted.work, renewed)
         return renewed
+
+    def _remember_failure(self, work: str, error: AdmendError) -> None:
+        _remember(self._failed, work, _Failure(error, time.monotonic() + self._settings.negative_ttl))
 
     async def _confirm(self, wanted: _Wanted, record: Record) -> Record | None:
         """Return the record with a new time of check if its sources have not changed since, else None."""

@@ -109,6 +109,7 @@ class Proxy:
             tag_ttl=config.tag_ttl,
             refresh_seconds=config.sources.refresh_seconds,
             negative_ttl=config.negative_ttl,
+            max_index_age=config.sources.max_index_age,
             mirror_ttl=config.mirror_ttl,
         )
         return Resolve(
