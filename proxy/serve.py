@@ -44,14 +44,12 @@ class Engine:
 
     def __init__(self, config: ProxyConfig, *, named: Iterable[str] = ()) -> None:
         settings = read_settings(config.sources)
-        hosts = source_hosts(config.sources, settings)
         self.config = config
-        self.egress = Egress(
+        # Two ways out, so that an image cannot name a package archive's host as if it were a registry.
+        self.egress = Egress(_registry_policy(config, named))
+        self.source_egress = Egress(
             EgressPolicy(
-                upstreams=config.upstream.allow,
-                named=frozenset({*config.upstream.private, *hosts, *named}),
-                plain_http=frozenset(config.upstream.plain_http),
-                ca_file=config.upstream.ca_file,
+                named=source_hosts(config.sources, settings),
                 timeout=config.upstream.timeout,
                 source_proxy=config.sources.http_proxy,
             )
@@ -63,13 +61,13 @@ class Engine:
         self.sources = Sources(
             config.cache,
             self.store,
-            self.egress,
+            self.source_egress,
             self.pool,
             settings,
             refresh_seconds=config.sources.refresh_seconds,
             max_index_age=config.sources.max_index_age,
         )
-        self.packages = Packages(config.cache, self.store, self.pool, self.egress)
+        self.packages = Packages(config.cache, self.store, self.pool, self.source_egress)
         self.patcher = Patcher(
             root=config.cache,
             store=self.store,
@@ -85,6 +83,20 @@ class Engine:
     async def __aexit__(self, *_: object) -> None:
         await self.pool.close()
         await self.egress.close()
+        await self.source_egress.close()
+
+
+def _registry_policy(config: ProxyConfig, named: Iterable[str]) -> EgressPolicy:
+    """Return what the way to registries allows; the operator named the external mirror, so it is always in."""
+    upstream, mirror = config.upstream, config.mirror.registry
+    mirrors = (mirror.split("/", 1)[0],) if mirror else ()
+    return EgressPolicy(
+        upstreams=None if upstream.allow is None else (*upstream.allow, *mirrors),
+        named=frozenset({*upstream.private, *mirrors, *named}),
+        plain_http=frozenset(upstream.plain_http),
+        ca_file=upstream.ca_file,
+        timeout=upstream.timeout,
+    )
 
 
 class Proxy:
