@@ -47,6 +47,10 @@ def run(image: str | None, json_output: bool) -> int:
     return {"patched": 0, "clean": 0, "blocked": 0, "unsupported": EXIT_UNSUPPORTED}.get(story.outcome, EXIT_FAILED)
 
 
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - what happens now; the story goes to standard output
+
+
 def machine_sources() -> SourcesConfig:
     """Return the settings that take package sources from this machine's apt."""
     return SourcesConfig()
@@ -57,13 +61,17 @@ async def _play(image: str | None, folder: Path) -> Story:
     async with AsyncExitStack() as stack:
         note, sources = "", machine_sources()
         if image is None:
+            _say("composing a distroless image of the release suite")
             note, sources, composed = await _compose(stack, folder)
             upstream = await stack.enter_async_context(Upstream(folder / "upstream", NAME, composed))
             image = upstream.reference
         host = ImageRef.parse(image).host
+        _say("starting proxy and webhook on loopback")
         stage = await stack.enter_async_context(Stage(folder, sources, (host,)))
+        _say(f"admitting a pod with {image}, twice")
         first = await stage.admit(image)
         second = await stage.admit(image)
+        _say("checking the answer against the mirror\n")
         return await _check(stage, folder, image, note, (first, second))
 
 

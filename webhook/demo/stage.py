@@ -19,10 +19,11 @@ from aiohttp import web
 from certs.holdings import CA_CERT, CLIENT_CERT, CLIENT_KEY, SERVER_CERT, SERVER_KEY, Wanted
 from certs.rotate import reconcile
 from certs.serving import client_context
+from certs.settings import TlsConfig
 from certs.store import FolderStore
 from proxy.access import Access
 from proxy.audit import AuditLog
-from proxy.config import ListenConfig, MirrorConfig, ProxyConfig, SourcesConfig, TlsConfig, UpstreamConfig
+from proxy.config import ListenConfig, MirrorConfig, ProxyConfig, SourcesConfig, UpstreamConfig
 from proxy.mirror import EmbeddedMirror, Naming
 from proxy.oci.reference import ImageRef
 from proxy.serve import Proxy
@@ -30,7 +31,6 @@ from proxy.v2 import Hooks, add_v2_routes
 from webhook.config import ListenConfig as WebhookListenConfig
 from webhook.config import MirrorConfig as WebhookMirrorConfig
 from webhook.config import ProxyClientConfig, TrustConfig, WebhookConfig
-from webhook.config import TlsConfig as WebhookTlsConfig
 from webhook.demo.compose import Composed
 from webhook.serve import Webhook
 
@@ -142,7 +142,7 @@ class Stage:
         )
 
     def _webhook_config(self, public: Path) -> WebhookConfig:
-        tls = WebhookTlsConfig(cert_file=self.certs / SERVER_CERT, key_file=self.certs / SERVER_KEY)
+        tls = TlsConfig(cert_file=self.certs / SERVER_CERT, key_file=self.certs / SERVER_KEY)
         return WebhookConfig(
             listen=WebhookListenConfig(host=LOOPBACK, port=0, tls=tls),
             proxy=ProxyClientConfig(
