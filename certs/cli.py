@@ -1,6 +1,7 @@
 """The command `admend-certs`: issue, rotate, show.
 
-Owns arguments, exit codes and what is printed. Exit codes: 0 done, 1 failed, 2 usage. With `--json` exactly one
+Owns arguments, exit codes and what is printed. Exit codes: 0 done, 1 failed, 2 usage (a wrong
+configuration included). With `--json` exactly one
 document goes to standard output; messages go to standard error.
 """
 
@@ -19,13 +20,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from certs.authority import common_name_of, names_of, renewal_time
-from certs.config import CertsConfig, load_config
-from certs.errors import CertificateError
+from certs.config import CertsConfig
+from certs.errors import CertificateError, SettingsError
 from certs.holdings import Wanted, parse_holdings
 from certs.rotate import keep_fresh, reconcile
+from certs.settings import load_settings
 from certs.store import FolderStore, Store
 
-EXIT_DONE, EXIT_FAILED = 0, 1
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 Row = dict[str, object]
 
@@ -36,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         options.run(options)
-    except CertificateError as error:
+    except (CertificateError, SettingsError) as error:
         print(f"admend-certs: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(EXIT_FAILED)
+        sys.exit(EXIT_USAGE if isinstance(error, SettingsError) else EXIT_FAILED)
     sys.exit(EXIT_DONE)
 
 
@@ -76,7 +78,7 @@ def _issue(options: argparse.Namespace) -> None:
 
 
 def _rotate(options: argparse.Namespace) -> None:
-    config = load_config(options.config)
+    config = load_settings(options.config, CertsConfig)
     store, after_pass = _open(config)
     if options.once:
         reconcile(store, config.wanted)

@@ -1,7 +1,7 @@
 """The command `admend`: patch, inspect, verify, proxy.
 
-Owns arguments, exit codes and what is printed. Exit codes: 0 patched or clean (the JSON says which), 1 failed, 2 usage,
-3 unsupported image. With `--json` exactly one document goes to standard output; everything else goes to standard
+Owns arguments, exit codes and what is printed. Exit codes: 0 patched or clean (the JSON says which), 1 failed, 2 usage
+(a wrong configuration included), 3 unsupported image. With `--json` exactly one document goes to standard output; everything else goes to standard
 error.
 """
 
@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from proxy.config import ProxyConfig, load_config
+from certs.errors import CertificateError, SettingsError
+from certs.settings import load_settings
+from proxy.config import ProxyConfig
 from proxy.errors import AdmendError, MalformedInput, Unsupported
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_UNSUPPORTED = 0, 1, 2, 3
@@ -28,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _fail(options, error, EXIT_UNSUPPORTED)
     except AdmendError as error:
         code = _fail(options, error, EXIT_FAILED)
+    except SettingsError as error:
+        code = _fail(options, MalformedInput(str(error)), EXIT_USAGE)
+    except CertificateError as error:
+        code = _fail(options, AdmendError(str(error)), EXIT_FAILED)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
@@ -93,13 +99,16 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 async def _run(options: argparse.Namespace) -> int:
     """Import what the subcommand needs, and no more, and run it."""
-    config = load_config(options.config, ProxyConfig) if options.config else None
+    config = load_settings(options.config, ProxyConfig) if options.config else None
     if options.command == "proxy":
         from proxy.serve import serve  # noqa: PLC0415 - only this command serves
 
         if config is None:
             raise MalformedInput("admend proxy needs --config FILE")
-        await serve(config)
+        try:
+            await serve(config)
+        except OSError as error:
+            raise AdmendError(f"cannot serve on {config.listen.host}:{config.listen.port}: {error}") from error
         return EXIT_DONE
     from proxy import command  # noqa: PLC0415 - likewise
 

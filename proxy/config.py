@@ -1,41 +1,21 @@
 """The proxy's configuration: one YAML or JSON file, one frozen model, unknown keys refused.
 
-Owns the model and its reading. Nothing else in the proxy reads the environment or a settings file. Durations are in
-seconds, sizes in bytes.
+Owns the model; `certs.settings` reads the file. Durations are in seconds, sizes in bytes.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from proxy.errors import MalformedInput
-
-Seconds = Annotated[float, Field(ge=0)]
-Bytes = Annotated[int, Field(gt=0)]
+from certs import settings
+from certs.settings import Bytes, Port, Seconds, Section
 
 
-class Section(BaseModel):
-    """Base of every section: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TlsConfig(Section):
-    """Serving certificate, and the authority whose client certificates are accepted."""
-
-    cert_file: Path
-    key_file: Path
-    client_ca_file: Path | None = None
-
-
-class ListenConfig(Section):
+class ListenConfig(settings.ListenConfig):
     """Where the proxy listens; without `tls` it speaks plain HTTP."""
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8443
-    tls: TlsConfig | None = None
+    port: Port = 8443
 
 
 class AuthConfig(Section):
@@ -144,45 +124,3 @@ class ProxyConfig(Section):
     tag_ttl: Seconds = 300.0
     negative_ttl: Seconds = 30.0
     mirror_ttl: Seconds = 60.0  # how long the mirror's word that it has an image is believed
-
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def load_config(file: Path, model: type[Model]) -> Model:
-    """Read and check a configuration file (JSON is YAML); MalformedInput names the file, the key and what is wrong."""
-    try:
-        document = yaml.safe_load(file.read_bytes())
-    except OSError as error:
-        raise MalformedInput(f"cannot be read: {error.strerror}", file=str(file)) from error
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
-        raise MalformedInput(f"is not YAML: {getattr(error, 'problem', error)}", file=str(file), line=line) from error
-    try:
-        return model.model_validate(document or {})
-    except ValidationError as error:
-        raise MalformedInput(_describe(error, model), file=str(file)) from error
-
-
-def _describe(error: ValidationError, model: type[BaseModel]) -> str:
-    problems = []
-    for item in error.errors(include_url=False):
-        key = ".".join(str(part) for part in item["loc"]) or "document"
-        if item["type"] == "extra_forbidden":
-            known = ", ".join(_keys_beside(model, item["loc"]))
-            problems.append(f"unknown key {key} (known here: {known})")
-        else:
-            problems.append(f"{key}: {item['msg']}")
-    return "; ".join(problems)
-
-
-def _keys_beside(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that the model knows where the unknown one stands."""
-    for part in place[:-1]:
-        field = model.model_fields.get(str(part))
-        inner = getattr(field, "annotation", None)
-        options = [inner, *getattr(inner, "__args__", ())]
-        model = next(
-            (option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), model
-        )
-    return sorted(model.model_fields)

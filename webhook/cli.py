@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from certs.errors import CertificateError
-from proxy.errors import AdmendError, MalformedInput
-from webhook.config import load_config
+from certs.errors import CertificateError, SettingsError
+from certs.settings import load_settings
+from proxy.errors import AdmendError
+from webhook.config import WebhookConfig
 
 OK, FAILED, USAGE = 0, 1, 2
 
@@ -33,8 +34,8 @@ def _serve(file: Path) -> int:
     from webhook.serve import serve  # noqa: PLC0415 - the server's libraries are slow to import, usage errors are not
 
     try:
-        config = load_config(file)
-    except MalformedInput as error:
+        config = load_settings(file, WebhookConfig)
+    except SettingsError as error:
         _say(f"the configuration is wrong: {error}")
         return USAGE
     try:

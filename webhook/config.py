@@ -1,22 +1,18 @@
 """The webhook's configuration: one YAML or JSON file, one frozen model, unknown keys refused.
 
-Owns the model and its reading. Nothing else in the webhook reads the environment or a settings file. Durations are in
-seconds, sizes in bytes.
+Owns the model; `certs.settings` reads the file. Durations are in seconds, sizes in bytes.
 """
 
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from certs import settings
+from certs.settings import Port, Seconds, Section
 from proxy.errors import MalformedInput
 from proxy.oci.reference import ImageRef
-
-MAX_FILE = 1 << 20  # bytes
-
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Mode(StrEnum):
@@ -31,29 +27,13 @@ class Mode(StrEnum):
     AUDIT = "audit"
 
 
-class Section(BaseModel):
-    """Base of every section: frozen, unknown keys refused."""
+class ListenConfig(settings.ListenConfig):
+    """Where the webhook listens. The API server speaks HTTPS only: without `tls` it cannot reach the webhook.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TlsConfig(Section):
-    """Serving certificate, read again when the files change.
-
-    With `client_ca_file` only who has a client certificate of it may ask for admissions; probes need none.
+    With `tls.client_ca_file` only who has a client certificate of it may ask for admissions; probes need none.
     """
 
-    cert_file: Path
-    key_file: Path
-    client_ca_file: Path | None = None
-
-
-class ListenConfig(Section):
-    """Where the webhook listens. The API server speaks HTTPS only: without `tls` it cannot reach the webhook."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 9443
-    tls: TlsConfig | None = None
+    port: Port = 9443
 
 
 def _check_url(url: str) -> str:
@@ -146,44 +126,3 @@ class WebhookConfig(Section):
     enforce: EnforceConfig = EnforceConfig()
     margin: Seconds = 0.5  # kept back from the API server's own timeout, to answer in time
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 3 << 20  # the API server's own limit on a request
-
-
-def load_config(file: Path) -> WebhookConfig:
-    """Read and check a configuration file (JSON is YAML); MalformedInput names the file, the key and what is wrong."""
-    try:
-        with file.open("rb") as stream:
-            text = stream.read(MAX_FILE + 1)
-    except OSError as error:
-        raise MalformedInput(f"cannot be read: {error.strerror}", file=str(file)) from error
-    if len(text) > MAX_FILE:
-        raise MalformedInput(f"a configuration file has {MAX_FILE} bytes at the most", file=str(file))
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
-        raise MalformedInput(f"is not YAML: {getattr(error, 'problem', error)}", file=str(file), line=line) from error
-    try:
-        return WebhookConfig.model_validate(document if document is not None else {})
-    except ValidationError as error:
-        raise MalformedInput(_describe(error), file=str(file)) from error
-
-
-def _describe(error: ValidationError) -> str:
-    problems = []
-    for item in error.errors(include_url=False, include_input=False):
-        key = ".".join(str(part) for part in item["loc"]) or "document"
-        if item["type"] == "extra_forbidden":
-            problems.append(f"unknown key {key} (known here: {', '.join(_keys_beside(item['loc']))})")
-        else:
-            problems.append(f"{key}: {item['msg']}")
-    return "; ".join(problems)
-
-
-def _keys_beside(place: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that the model knows where the unknown one stands."""
-    model: type[BaseModel] = WebhookConfig
-    for part in place[:-1]:
-        inner = getattr(model.model_fields.get(str(part)), "annotation", None)
-        options = (inner, *getattr(inner, "__args__", ()))
-        model = next((it for it in options if isinstance(it, type) and issubclass(it, BaseModel)), model)
-    return sorted(model.model_fields)

@@ -69,7 +69,7 @@ def test_a_wrong_configuration_names_the_file_and_the_key(capsys, tmp_path, text
     file = tmp_path / "certs.yaml"
     file.write_text(text)
     code, _, err = run(capsys, "rotate", "--config", str(file))
-    assert code == 1
+    assert code == 2
     assert str(file) in err
     assert message in err
 
