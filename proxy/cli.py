@@ -1,8 +1,8 @@
 """The command `admend`: patch, inspect, verify, proxy.
 
 Owns arguments, exit codes and what is printed. Exit codes: 0 patched or clean (the JSON says which), 1 failed, 2 usage
-(a wrong configuration included), 3 unsupported image. With `--json` exactly one document goes to standard output; everything else goes to standard
-error.
+(a wrong configuration included), 3 unsupported image. With `--json` exactly one document goes to standard output;
+everything else goes to standard error.
 """
 
 import argparse

@@ -59,7 +59,7 @@ def test_yaml_and_json_are_read(tmp_path, text):
         ("- 1", "document: "),
         ("[]", "document: "),
         ("false", "document: "),
-        ("pause: 1\nlisten: [", "service.yaml:3: is not YAML"),
+        ("pause: 1\nlisten: [", "service.yaml:2: is not YAML"),
         ("pause: 2026-99-99", "is not YAML: month"),
         (b"pause: \xff", "is not YAML"),
         ("[" * 20_000, "is not YAML"),
