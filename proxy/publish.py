@@ -6,9 +6,12 @@ from. The signing key is used here and for records, nowhere else, and over diges
 
 import base64
 import io
+from collections.abc import Hashable, Iterable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from proxy.api import Outcome, SignatureInfo
+from proxy.codec import encode
 from proxy.errors import TrustFailure
 from proxy.mirror import Mirror
 from proxy.oci.digest import Digest
@@ -31,6 +34,8 @@ from proxy.trust import (
     verify_signature,
 )
 
+T = TypeVar("T", bound=Hashable)
+
 MAX_PAYLOAD = 64 << 10  # bytes of one signed payload
 
 
@@ -46,6 +51,37 @@ async def attach_signature(
     await registry.push_manifest(name.with_tag(signature_tag(patched.digest)), tagged.manifest)
     await registry.push_referrer(name.with_digest(referrer.manifest.digest), referrer.manifest)
     return signature
+
+
+def describe(key: str, source: ImageRef, result: PatchResult, phases: Phases) -> Record:
+    """Return the unsigned record of what `source`, named by digest, came to."""
+    now = datetime.now(UTC)
+    sources = {
+        item.label: encode(item)
+        for platform in result.platforms
+        if platform.inspection
+        for item in platform.inspection.sources
+    }
+    return Record(
+        key=key,
+        outcome=result.outcome,
+        source=str(source),
+        patched=str(result.top.digest) if result.top else "",
+        upgrades=_merge(platform.upgrades for platform in result.platforms),
+        skipped=_merge(platform.skipped for platform in result.platforms),
+        reason=result.reason,
+        as_of=_merge(platform.as_of for platform in result.platforms),
+        stale=any(platform.stale for platform in result.platforms),
+        sources=tuple(sources.values()),
+        checked=now,
+        signed=now,
+        phases=dict(phases.milliseconds),
+    )
+
+
+def _merge(groups: Iterable[Iterable[T]]) -> tuple[T, ...]:
+    """Return the items of all groups, each once, in order."""
+    return tuple(dict.fromkeys(item for group in groups for item in group))
 
 
 class Publisher:

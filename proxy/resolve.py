@@ -10,20 +10,21 @@ Owns the cache, single flight, freshness and the deadline:
 5. otherwise the image is patched, signed and pushed: once, however many ask (single flight per key).
 
 The work goes on when a caller's deadline passes; the caller gets the older patched result if there is one, else
-`pending`. A failure is remembered for `negative_ttl` seconds. Dry runs answer from the caches and start nothing.
+`pending`. A failure is remembered for `negative_ttl` seconds; an older patched result stays in force. Dry runs answer
+from the caches and start nothing.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from proxy.api import Outcome, ResolveRequest, ResolveResponse
-from proxy.codec import decode, encode
+from proxy.codec import decode
 from proxy.engine.family import PackageSource
 from proxy.errors import AdmendError, MalformedInput, TrustFailure, Unsupported, UpstreamRefused
 from proxy.flight import SingleFlight
@@ -32,14 +33,13 @@ from proxy.mirror import Mirror
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Index, Platform
 from proxy.oci.reference import ImageRef
-from proxy.patcher import Patcher, PatchResult, Target, present_platforms
+from proxy.patcher import Patcher, Target, present_platforms
 from proxy.phases import Phases
-from proxy.publish import Publisher
+from proxy.publish import Publisher, describe
 from proxy.records import Record, Records, record_key
 from proxy.registry import Registry
 from proxy.sources import Sources
 
-T = TypeVar("T", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -145,16 +145,34 @@ class Resolve:
             return record.response(image, wanted.name)
         if request.dry_run:
             return self._pending(wanted, "a dry run patches nothing; no result is cached")
+        return await self._answer(wanted, record, deadline)
+
+    async def _answer(self, wanted: _Wanted, record: Record | None, deadline: float) -> ResolveResponse:
+        """Answer with what the shared work comes to; until it succeeds, an older patched result stays in force."""
+        reason = "the patch is under way and goes on in the background"
+        try:
+            renewed = await self._renewed(wanted, record, deadline)
+            if renewed is not None:
+                return renewed.response(wanted.image, wanted.name)
+        except AdmendError as error:
+            if record is None or record.outcome is not Outcome.PATCHED:
+                raise
+            reason = f"a newer one failed: {error}"
+        if record is None or record.outcome is not Outcome.PATCHED:
+            return self._pending(wanted, reason)
+        age = datetime.now(UTC) - record.checked
+        stale = record.stale or age > timedelta(seconds=self._settings.max_index_age)
+        kept = {"stale": stale, "reason": f"an older result: {reason}"}
+        return record.response(wanted.image, wanted.name).model_copy(update=kept)
+
+    async def _renewed(self, wanted: _Wanted, record: Record | None, deadline: float) -> Record | None:
+        """Return the renewed record, or None when it is not there in time; raises what the work failed with."""
         failure = self._recent_failure(wanted.work)
         if failure is not None:
             raise failure
         task = self._flights.start(wanted.work, lambda: self._renew(wanted, record))
         done, _ = await asyncio.wait([task], timeout=max(0.0, deadline - time.monotonic()))
-        if done:
-            return task.result().response(image, wanted.name)
-        if record is not None and record.outcome is Outcome.PATCHED:
-            return record.response(image, wanted.name)
-        return self._pending(wanted, "the patch is under way and goes on in the background")
+        return task.result() if done else None
 
     def _recent_failure(self, work: str) -> AdmendError | None:
         failure = self._failed.get(work)
@@ -276,38 +294,8 @@ class Resolve:
             if isinstance(top, Index):
                 platforms = present_platforms(top, platforms)
             result = await self._patcher.patch(top, target, platforms)
-            return await self._publisher.publish(wanted.name, describe(wanted, result, phases), result, phases)
-
-
-def describe(wanted: _Wanted, result: PatchResult, phases: Phases) -> Record:
-    """Return the unsigned record of a patch result."""
-    now = datetime.now(UTC)
-    sources = {
-        source.label: encode(source)
-        for platform in result.platforms
-        if platform.inspection
-        for source in platform.inspection.sources
-    }
-    return Record(
-        key=wanted.key,
-        outcome=result.outcome,
-        source=str(wanted.image.with_digest(wanted.digest)),
-        patched=str(result.top.digest) if result.top else "",
-        upgrades=_merge(platform.upgrades for platform in result.platforms),
-        skipped=_merge(platform.skipped for platform in result.platforms),
-        reason=result.reason,
-        as_of=_merge(platform.as_of for platform in result.platforms),
-        stale=any(platform.stale for platform in result.platforms),
-        sources=tuple(sources.values()),
-        checked=now,
-        signed=now,
-        phases=dict(phases.milliseconds),
-    )
-
-
-def _merge(groups: Iterable[Iterable[T]]) -> tuple[T, ...]:
-    """Return the items of all groups, each once, in order."""
-    return tuple(dict.fromkeys(item for group in groups for item in group))
+            record = describe(wanted.key, wanted.image.with_digest(wanted.digest), result, phases)
+            return await self._publisher.publish(wanted.name, record, result, phases)
 
 
 def _remember(memory: dict[K, V], key: K, value: V) -> None:
