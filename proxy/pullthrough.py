@@ -14,6 +14,7 @@ from proxy.errors import AdmendError, UpstreamUnavailable
 from proxy.mirror import Mirror
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Descriptor, Index, Manifest
+from proxy.oci.naming import is_internal
 from proxy.oci.reference import ImageRef
 from proxy.registry import Registry
 from proxy.resolve import Resolve
@@ -40,6 +41,8 @@ class PullThrough:
 
         Raises UpstreamUnavailable when the patch is still under way: the client tries again.
         """
+        if is_internal(reference):
+            return None  # a signature, a record: what the mirror does not have of these is nowhere
         at = "@" if ":" in reference else ":"
         original = self.mirror.original_of(ImageRef.parse(f"{self.reference}/{repository}{at}{reference}"))
         if original is None:
