@@ -29,12 +29,24 @@ from proxy.patcher import Patcher
 from tests.simulators.debian_source import Deb, DebFile, DebianSource, Suite
 from tests.simulators.registry import RegistrySimulator, make_layer
 
-__all__ = ["FIXED", "FIXED_AGAIN", "MIRROR", "RELEASED", "TOKEN", "World", "make_packages", "make_rootfs", "spy_on"]
+__all__ = [
+    "FIXED",
+    "FIXED_AGAIN",
+    "LOGIN",
+    "MIRROR",
+    "RELEASED",
+    "TOKEN",
+    "World",
+    "make_packages",
+    "make_rootfs",
+    "spy_on",
+]
 
 RELEASED, FIXED, FIXED_AGAIN = "1.0-1", "1.0-1+deb12u1", "1.0-1+deb12u2"
 RELEASE_DATE = datetime(2026, 1, 1, tzinfo=UTC)
 MIRROR = "mirror.example"
 TOKEN = "a-token-for-tests"
+LOGIN = "user:secret"
 ARCHS = ("amd64", "arm64")
 OS_RELEASE = b'PRETTY_NAME="Simulated 12"\nID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n'
 STATUS = "var/lib/dpkg/status.d"
@@ -81,6 +93,7 @@ class World:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "keyring.pgp").write_bytes(self.source.keyring)
         (self.folder / "token").write_text(TOKEN)
+        (self.folder / "login").write_text(LOGIN)
         self._stack.enter_context(self.source)
         await self._stack.enter_async_context(self.upstream)
         return self
@@ -134,7 +147,7 @@ class World:
         home = self.folder / folder
         given: dict[str, Any] = {
             "listen": ListenConfig(port=0),
-            "auth": AuthConfig(token_file=self.folder / "token"),
+            "auth": AuthConfig(token_file=self.folder / "token", password_file=self.folder / "login"),
             "mirror": MirrorConfig(reference=MIRROR, path=home / "mirror"),
             "upstream": UpstreamConfig(private=("127.0.0.1",), plain_http=("127.0.0.1",), timeout=10),
             "sources": self.sources(refresh_seconds=refresh_seconds),
