@@ -1,27 +1,31 @@
 """Publish: a patch result into the mirror, signed, in the order that no reader ever sees half of it.
 
-Owns that order: blobs and manifests, then the signatures, then the tag, and last the record that answers are made
-from. The signing key is used here and for records, nowhere else, and over digests only.
+Owns that order: blobs and manifests, then the signatures, then the record that answers are made from, and last the tag
+that points at the newest image. A signature made anew takes the place of the older one. The signing key is used here
+and for records, nowhere else, and over digests only.
 """
 
 import base64
 import io
+import logging
 from collections.abc import Hashable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from proxy.api import Outcome, SignatureInfo
 from proxy.codec import encode
-from proxy.errors import TrustFailure
+from proxy.errors import AdmendError, TrustFailure, Unsupported
 from proxy.mirror import Mirror
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Descriptor, Index, Manifest
 from proxy.oci.reference import ImageRef
 from proxy.patcher import PatchResult
 from proxy.phases import Phases
-from proxy.records import Record, Records, source_tag
+from proxy.records import Record, Records
 from proxy.registry import Registry
 from proxy.trust import (
+    SIGNATURE_ARTIFACT,
     Claim,
     Signature,
     SigningKey,
@@ -37,6 +41,8 @@ from proxy.trust import (
 T = TypeVar("T", bound=Hashable)
 
 MAX_PAYLOAD = 64 << 10  # bytes of one signed payload
+
+_log = logging.getLogger(__name__)
 
 
 async def attach_signature(
@@ -107,7 +113,7 @@ class Publisher:
             )
         kept = await self._records.save(name, record)
         if kept is record and record.patched:
-            await self._mirror.move_tag(name.with_tag(source_tag(record.key)), Digest.parse(record.patched))
+            await self._records.point(name, record)
         return kept
 
     async def resign(self, name: ImageRef, record: Record) -> Record:
@@ -128,18 +134,24 @@ class Publisher:
         manifest = await self._mirror.get_manifest(patched.with_tag(signature_tag(patched.digest)))
         if not isinstance(manifest, Manifest):
             return None
-        blobs = {
-            layer.digest: await self._mirror.read_blob(patched, layer, limit=MAX_PAYLOAD)
-            for layer in payload_descriptors(manifest)
-        }
-        for item in parse_signatures(manifest, lambda layer: blobs[layer.digest]):
-            try:
-                claim = verify_signature(item.payload, item.signature, [self._key.public])
-            except TrustFailure:
-                continue  # an older key's, or somebody else's: as if it were not there
-            if claim.patched_digest == patched.digest:
+        for claim in await self._claims(patched, manifest):
+            if claim is not None and claim.patched_digest == patched.digest:
                 return ImageRef.parse(f"{claim.source_repository}@{claim.source_digest}")
         return None
+
+    async def _claims(self, ref: ImageRef, manifest: Manifest) -> list[Claim | None]:
+        """Return what the signatures of a manifest claim; None for an older key's, or somebody else's."""
+        blobs = {
+            layer.digest: await self._mirror.read_blob(ref, layer, limit=MAX_PAYLOAD)
+            for layer in payload_descriptors(manifest)
+        }
+        claims: list[Claim | None] = []
+        for item in parse_signatures(manifest, lambda layer: blobs[layer.digest]):
+            try:
+                claims.append(verify_signature(item.payload, item.signature, [self._key.public]))
+            except TrustFailure:
+                claims.append(None)
+        return claims
 
     async def _sign(self, name: ImageRef, record: Record, patched: Manifest | Index) -> Signature:
         """Sign one manifest and attach the signature in both forms that verifiers look for."""
@@ -159,7 +171,24 @@ class Publisher:
         await self._mirror.put_artifact(name.with_tag(signature_tag(patched.digest)), tagged.manifest, tagged.blobs)
         referrer = render_referrer(patched, [signature])
         await self._mirror.put_artifact(name.with_digest(referrer.manifest.digest), referrer.manifest, referrer.blobs)
+        try:
+            await self._drop_older(name.with_digest(patched.digest), claim)
+        except Unsupported:
+            pass  # this registry keeps what it has
+        except AdmendError as error:
+            _log.warning("%s: older signatures stay beside the new one: %s", name, error)
         return signature
+
+    async def _drop_older(self, signed: ImageRef, newest: Claim) -> None:
+        """Remove the referrers in which this key said the same earlier; everything else stays."""
+        for item in await self._mirror.referrers(signed, SIGNATURE_ARTIFACT):
+            ref = signed.with_digest(item.digest)
+            manifest = await self._mirror.get_manifest(ref)
+            if not isinstance(manifest, Manifest):
+                continue
+            claims = await self._claims(ref, manifest)
+            if claims and all(claim is not None and _replaces(newest, claim) for claim in claims):
+                await self._mirror.delete(ref)
 
     def _describe(self, signature: Signature) -> SignatureInfo:
         return SignatureInfo(
@@ -167,3 +196,8 @@ class Publisher:
             payload=base64.b64encode(signature.payload).decode(),
             signature=base64.b64encode(signature.signature).decode(),
         )
+
+
+def _replaces(newest: Claim, claim: Claim) -> bool:
+    """Say whether `newest` says what `claim` says, at a later time."""
+    return claim.signed_at < newest.signed_at and replace(claim, signed_at=newest.signed_at) == newest

@@ -16,16 +16,17 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from proxy.api import Outcome, ResolveResponse, SignatureInfo, SkipInfo, SourceDate, UpgradeInfo, Wire
-from proxy.errors import MalformedInput, TrustFailure
+from proxy.errors import MalformedInput, TrustFailure, UpstreamUnavailable
 from proxy.mirror import Mirror
 from proxy.oci.artifact import render_artifact
 from proxy.oci.digest import Digest
-from proxy.oci.manifest import Manifest, render_json
+from proxy.oci.manifest import Index, Manifest, render_json
 from proxy.oci.reference import ImageRef
 from proxy.trust import SigningKey
 
 RECORD_TYPE = "application/vnd.admend.result.v1+json"
 MAX_RECORD = 8 << 20  # bytes
+MAX_TRIES = 32  # each that fails means that another replica wrote in between
 
 
 class Record(Wire):
@@ -65,12 +66,12 @@ class Record(Wire):
         )
 
     def newer_than(self, other: "Record") -> bool:
-        """Say whether no source of this record is older than in `other`, and one is newer."""
+        """Say whether, of the sources that both have, none is older here than in `other`, and one is newer."""
         mine = {item.source: datetime.fromisoformat(item.date) for item in self.as_of}
         theirs = {item.source: datetime.fromisoformat(item.date) for item in other.as_of}
         shared = mine.keys() & theirs.keys()
         older = any(mine[name] < theirs[name] for name in shared)
-        return not older and (mine.keys() != theirs.keys() or any(mine[name] > theirs[name] for name in shared))
+        return not older and any(mine[name] > theirs[name] for name in shared)
 
 
 class _Envelope(Wire):
@@ -130,23 +131,63 @@ class Records:
         self._mirror, self._key = mirror, key
 
     async def load(self, name: ImageRef, key: str) -> Record | None:
-        """Return the record of `key` kept with the mirror's image `name`, or None."""
-        ref = name.with_tag(f"{source_tag(key)}.result")
-        manifest = await self._mirror.get_manifest(ref)
+        """Return the record of `key` kept with the mirror's image `name`, or None.
+
+        Raises TrustFailure or MalformedInput when what is there does not hold.
+        """
+        ref = _place(name, key)
+        return await self._parse(ref, await self._mirror.get_manifest(ref), key)
+
+    async def save(self, name: ImageRef, record: Record) -> Record:
+        """Keep a record unless the mirror holds one made from newer sources; returns the one that holds.
+
+        Several replicas may write: who finds that the tag has moved since it was read reads again.
+        """
+        ref = _place(name, record.key)
+        manifest, blobs = render_artifact(RECORD_TYPE, render_record(record, self._key))
+        for _ in range(MAX_TRIES):
+            try:
+                held = await self._mirror.get_manifest(ref)
+            except (MalformedInput, TrustFailure):  # damaged beyond telling which it is: nobody's work is lost
+                await self._mirror.put_artifact(ref, manifest, blobs)
+                return record
+            current = await self._holding(ref, held, record.key)
+            if current is not None and current.newer_than(record):
+                return current
+            await self._mirror.put_artifact(name.with_digest(manifest.digest), manifest, blobs)
+            if await self._mirror.exchange_tag(ref, manifest.digest, held.digest if held else None):
+                return record
+        raise UpstreamUnavailable(f"{ref}: other replicas wrote {MAX_TRIES} times while this one tried; try again")
+
+    async def point(self, name: ImageRef, record: Record) -> bool:
+        """Move the `src-` tag to the record's image, unless another record holds by then; returns whether it moved.
+
+        The tag is read before the record, so that a replica with newer sources, which writes its record first, either
+        is seen here or makes the exchange fail.
+        """
+        ref = name.with_tag(source_tag(record.key))
+        for _ in range(MAX_TRIES):
+            held = await self._mirror.get_manifest(ref)
+            place = _place(name, record.key)
+            current = await self._holding(place, await self._mirror.get_manifest(place), record.key)
+            if current is None or current.patched != record.patched:
+                return False
+            if await self._mirror.exchange_tag(ref, Digest.parse(record.patched), held.digest if held else None):
+                return True
+        raise UpstreamUnavailable(f"{ref}: other replicas moved it {MAX_TRIES} times while this one tried; try again")
+
+    async def _holding(self, ref: ImageRef, manifest: Manifest | Index | None, key: str) -> Record | None:
+        try:
+            return await self._parse(ref, manifest, key)
+        except (MalformedInput, TrustFailure):
+            return None  # damaged, or of a key that was replaced: it is overwritten
+
+    async def _parse(self, ref: ImageRef, manifest: Manifest | Index | None, key: str) -> Record | None:
         if not isinstance(manifest, Manifest) or len(manifest.layers) != 1:
             return None
         raw = await self._mirror.read_blob(ref, manifest.layers[0], limit=MAX_RECORD)
         return parse_record(raw, self._key, key)
 
-    async def save(self, name: ImageRef, record: Record) -> Record:
-        """Keep a record unless the mirror holds one made from newer sources; returns the one that holds."""
-        try:
-            current = await self.load(name, record.key)
-        except (MalformedInput, TrustFailure):
-            current = None  # damaged, or of a key that was replaced: it is overwritten
-        if current is not None and current.outcome is record.outcome and current.newer_than(record):
-            return current
-        raw = render_record(record, self._key)
-        manifest, blobs = render_artifact(RECORD_TYPE, raw)
-        await self._mirror.put_artifact(name.with_tag(f"{source_tag(record.key)}.result"), manifest, blobs)
-        return record
+
+def _place(name: ImageRef, key: str) -> ImageRef:
+    return name.with_tag(f"{source_tag(key)}.result")

@@ -1,6 +1,7 @@
 """Cosign-compatible signatures over patched images, and signed high-water marks of package sources. No network."""
 
 from proxy.trust.attach import (
+    SIGNATURE_ARTIFACT,
     Attachment,
     Signature,
     is_signature,
@@ -16,6 +17,7 @@ from proxy.trust.payload import Claim, parse_payload, render_payload
 from proxy.trust.verify import check_claim, find_key, sign_claim, verify_attached, verify_signature
 
 __all__ = [
+    "SIGNATURE_ARTIFACT",
     "Attachment",
     "Claim",
     "Marks",
