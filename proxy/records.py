@@ -186,7 +186,10 @@ class Records:
         if not isinstance(manifest, Manifest) or len(manifest.layers) != 1:
             return None
         raw = await self._mirror.read_blob(ref, manifest.layers[0], limit=MAX_RECORD)
-        return parse_record(raw, self._key, key)
+        record = parse_record(raw, self._key, key)
+        if self._mirror.name_for(ImageRef.parse(record.source)).name != ref.name:
+            raise TrustFailure(f"the result {ref} is about {record.source}, another image; ignored")
+        return record
 
 
 def _place(name: ImageRef, key: str) -> ImageRef:

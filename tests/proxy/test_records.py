@@ -152,3 +152,12 @@ async def test_a_record_whose_manifest_is_damaged_on_disk_is_overwritten(mirror)
     mine = record({"a": 2})
     assert await records.save(NAME, mine) == mine
     assert await records.load(NAME, KEY) == mine
+
+
+async def test_a_record_of_another_image_is_refused_even_with_the_right_key(mirror):
+    records, other = Records(mirror, SIGNING), ImageRef("mirror.example", "docker.io/library/redis")
+    await records.save(NAME, record({"a": 1}))
+    held = await mirror.get_manifest(NAME.with_tag(f"{source_tag(KEY)}.result"))
+    await mirror.put_artifact(other.with_tag(f"{source_tag(KEY)}.result"), held, {})
+    with pytest.raises(TrustFailure, match="another image"):
+        await records.load(other, KEY)
