@@ -1,140 +1,227 @@
 """Dataclasses to JSON values and back, for what passes between the server and its workers and for cached results.
 
 Owns the two functions. Decoding checks every type, since a worker that a hostile image took over may send anything.
-Small on purpose: a worker that imported a validation framework would spend a third of its memory on it.
+Small on purpose: a worker that imported a validation framework would spend a third of its memory on it. A type's hints
+are read once and become a chain of small functions; the place of an error is put together on its way out only.
 """
 
 import base64
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
 from functools import cache
+from itertools import repeat
 from typing import Any, TypeVar
 
 from proxy.errors import MalformedInput
 from proxy.oci.digest import Digest
 
 T = TypeVar("T")
+Coder = Callable[[Any], Any]
+
+
+class _Wrong(Exception):
+    """A value that is not of its type; `place` grows from the inside out."""
+
+    def __init__(self, message: str, text: str = "") -> None:
+        super().__init__(message)
+        self.message, self.text, self.place = message, text, ""
 
 
 def encode(value: Any) -> Any:
     """Return `value` as JSON types: dataclasses as objects, bytes as base64, digests, dates and enums as text."""
-    if value is None or isinstance(value, bool | int | float) or type(value) is str:
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): encode(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [encode(item) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type | Digest):
-        return {name: encode(getattr(value, name)) for name in _fields(type(value))}
-    return _encode_scalar(value)
-
-
-def _encode_scalar(value: Any) -> str:
-    if isinstance(value, Enum | Digest):
-        return str(value.value if isinstance(value, Enum) else value)
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    kind: Any = type(value)
+    return _encoder(kind)(value)
 
 
 def decode(kind: type[T], value: Any, where: str = "value") -> T:
     """Return `value` (JSON types) as an instance of `kind`; raises MalformedInput that names the place in it."""
-    return typing.cast("T", _decode(kind, value, where))
+    wanted: Any = kind
+    try:
+        return typing.cast("T", _decoder(wanted)(value))
+    except _Wrong as wrong:
+        raise MalformedInput(wrong.message, file=where + wrong.place, text=wrong.text) from wrong
 
 
 @cache
-def _fields(kind: type) -> dict[str, tuple[Any, bool]]:
-    """Return name -> (type, has a default) for every field of a dataclass."""
+def _encoder(kind: Any) -> Coder:
+    """Return the function that encodes values of exactly this type."""
+    if kind is str or issubclass(kind, types.NoneType | bool | int | float):
+        return lambda value: value
+    if issubclass(kind, Mapping):
+        return lambda value: {str(key): encode(item) for key, item in value.items()}
+    if issubclass(kind, list | tuple):
+        return lambda value: [encode(item) for item in value]
+    if dataclasses.is_dataclass(kind) and kind is not Digest:
+        names = tuple(field.name for field in dataclasses.fields(kind))
+        return lambda value: {name: encode(getattr(value, name)) for name in names}
+    for base, render in _RENDERERS.items():
+        if issubclass(kind, base):
+            return render
+    raise TypeError(f"{kind.__name__} has no JSON form")
+
+
+@cache
+def _decoder(kind: Any) -> Coder:
+    """Return the function that decodes and checks values of this type."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in {typing.Union, types.UnionType}:
+        coder = _union(parts)
+    elif origin is typing.Literal:
+        coder = _literal(parts)
+    elif origin is tuple:
+        coder = _sequence(_decoder(parts[0])) if parts[1:] == (Ellipsis,) else _row(tuple(map(_decoder, parts)))
+    elif isinstance(origin, type) and issubclass(origin, Mapping):
+        coder = _mapping(_decoder(parts[1]))
+    elif dataclasses.is_dataclass(kind) and kind is not Digest:
+        coder = _record(typing.cast("type", kind))
+    else:
+        coder = _scalar(kind)
+    return coder
+
+
+def _union(options: tuple[Any, ...]) -> Coder:
+    nullable = types.NoneType in options
+    coders = [_decoder(option) for option in options if option is not types.NoneType]
+
+    def read(value: Any) -> Any:
+        if value is None and nullable:
+            return None
+        error: _Wrong | None = None
+        for coder in coders:
+            try:
+                return coder(value)
+            except _Wrong as wrong:
+                error = error or wrong
+        raise error or _Wrong("must not be null")
+
+    return read
+
+
+def _sequence(coder: Coder) -> Coder:
+    def read(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise _Wrong("must be a list")
+        return tuple(_items(repeat(coder), value))
+
+    return read
+
+
+def _row(coders: tuple[Coder, ...]) -> Coder:
+    def read(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise _Wrong("must be a list")
+        if len(value) != len(coders):
+            raise _Wrong(f"must have {len(coders)} items")
+        return tuple(_items(coders, value))
+
+    return read
+
+
+def _items(coders: Iterable[Coder], values: list[Any]) -> list[Any]:
+    done: list[Any] = []
+    try:
+        for coder, value in zip(coders, values, strict=False):
+            done.append(coder(value))
+    except _Wrong as wrong:
+        wrong.place = f"[{len(done)}]{wrong.place}"
+        raise
+    return done
+
+
+def _mapping(coder: Coder) -> Coder:
+    def read(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise _Wrong("must be an object")
+        done: dict[str, Any] = {}
+        key = ""
+        try:
+            for key, item in value.items():
+                done[key] = coder(item)
+        except _Wrong as wrong:
+            wrong.place = f".{key}{wrong.place}"
+            raise
+        return done
+
+    return read
+
+
+def _record(kind: type) -> Coder:
     hints = typing.get_type_hints(kind)
     missing = dataclasses.MISSING
-    return {
-        field.name: (hints[field.name], field.default is not missing or field.default_factory is not missing)
-        for field in dataclasses.fields(kind)
-    }
+    fields = dataclasses.fields(kind)
+    needed = frozenset(f.name for f in fields if f.default is missing and f.default_factory is missing)
+    coders = {field.name: _decoder(hints[field.name]) for field in fields}
 
-
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(kind)
-    if origin in {typing.Union, types.UnionType}:
-        return _decode_union(typing.get_args(kind), value, where)
-    if origin is tuple:
-        return _decode_tuple(typing.get_args(kind), value, where)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return _decode_mapping(typing.get_args(kind)[1], value, where)
-    if dataclasses.is_dataclass(kind) and kind is not Digest:
-        return _decode_dataclass(typing.cast("type", kind), value, where)
-    return _decode_scalar(kind, value, where)
-
-
-def _decode_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in options:
-        return None
-    error: MalformedInput | None = None
-    for option in options:
-        if option is type(None):
-            continue
+    def read(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _Wrong("must be an object")
+        if not (needed <= value.keys() <= coders.keys()):
+            unknown, lacking = sorted(value.keys() - coders.keys()), sorted(needed - value.keys())
+            raise _Wrong(f"unknown {unknown}, missing {lacking}")
+        done: dict[str, Any] = {}
+        name = ""
         try:
-            return _decode(option, value, where)
-        except MalformedInput as failed:
-            error = error or failed
-    raise error or MalformedInput("must not be null", file=where)
+            for name, item in value.items():
+                done[name] = coders[name](item)
+        except _Wrong as wrong:
+            wrong.place = f".{name}{wrong.place}"
+            raise
+        return kind(**done)
+
+    return read
 
 
-def _decode_tuple(items: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise MalformedInput("must be a list", file=where)
-    if len(items) == 2 and items[1] is Ellipsis:  # noqa: PLR2004 - the two parts of tuple[X, ...]
-        return tuple(_decode(items[0], item, f"{where}[{at}]") for at, item in enumerate(value))
-    if len(items) != len(value):
-        raise MalformedInput(f"must have {len(items)} items", file=where)
-    return tuple(
-        _decode(kind, item, f"{where}[{at}]") for at, (kind, item) in enumerate(zip(items, value, strict=True))
-    )
+def _literal(options: tuple[Any, ...]) -> Coder:
+    def read(value: Any) -> Any:
+        if value not in options:
+            raise _Wrong(f"must be one of {options}", str(value))
+        return value
+
+    return read
 
 
-def _decode_mapping(kind: Any, value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise MalformedInput("must be an object", file=where)
-    return {key: _decode(kind, item, f"{where}.{key}") for key, item in value.items()}
-
-
-def _decode_dataclass(kind: type, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise MalformedInput("must be an object", file=where)
-    fields = _fields(kind)
-    unknown = value.keys() - fields.keys()
-    lacking = {name for name, (_, optional) in fields.items() if not optional} - value.keys()
-    if unknown or lacking:
-        raise MalformedInput(f"unknown {sorted(unknown)}, missing {sorted(lacking)}", file=where)
-    return kind(**{name: _decode(fields[name][0], item, f"{where}.{name}") for name, item in value.items()})
-
-
-_PARSERS: dict[type, Any] = {
+_RENDERERS: dict[type, Coder] = {
+    Enum: lambda value: str(value.value),
+    Digest: str,
+    bytes: lambda value: base64.b64encode(value).decode(),
+    datetime: datetime.isoformat,
+}
+_PARSERS: dict[type, Coder] = {
     Digest: Digest.parse,
     bytes: lambda text: base64.b64decode(text, validate=True),
     datetime: datetime.fromisoformat,
 }
 
 
-def _decode_scalar(kind: Any, value: Any, where: str) -> Any:
-    options = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else None
-    if options is not None and value not in options:
-        raise MalformedInput(f"must be one of {options}", file=where, text=str(value))
-    if options is not None or kind is Any:
-        return value
-    try:
-        if isinstance(kind, type) and issubclass(kind, Digest | bytes | datetime | Enum):
-            return _PARSERS.get(kind, kind)(value)
-    except (TypeError, ValueError) as error:
-        raise MalformedInput(f"is no {kind.__name__}", file=where, text=str(value)) from error
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise MalformedInput(f"must be {kind.__name__}", file=where, text=str(value))
-    return value
+def _scalar(kind: Any) -> Coder:
+    if kind is Any:
+        return lambda value: value
+    if isinstance(kind, type) and issubclass(kind, Digest | bytes | datetime | Enum):
+        return _parsed(kind, _PARSERS.get(kind, kind))
+
+    def read(value: Any) -> Any:
+        if type(value) is kind:
+            return value
+        if kind is float and type(value) is int:
+            return float(value)
+        raise _Wrong(f"must be {kind.__name__}", str(value))
+
+    return read
+
+
+def _parsed(kind: type, parse: Coder) -> Coder:
+    def read(value: Any) -> Any:
+        if not isinstance(value, str):
+            raise _Wrong(f"is no {kind.__name__}", str(value))
+        try:
+            return parse(value)
+        except MalformedInput as error:
+            raise _Wrong(str(error)) from error
+        except ValueError as error:
+            raise _Wrong(f"is no {kind.__name__}", str(value)) from error
+
+    return read
