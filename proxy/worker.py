@@ -73,7 +73,10 @@ def main() -> None:
     sandbox.drop_environment()
     sandbox.limit_resources(int(sys.argv[1]))
     sandbox.enter()
-    serve(requests, answers)
+    try:
+        serve(requests, answers)
+    except BrokenPipeError:
+        os._exit(1)  # the proxy is gone: nobody is left to answer, and the buffered rest must not raise again
 
 
 if __name__ == "__main__":
