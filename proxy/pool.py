@@ -98,9 +98,13 @@ class WorkerPool:
             self.queued -= 1
 
     async def warm(self, count: int) -> None:
-        """Start `count` workers ahead of the first job."""
-        workers = await asyncio.gather(*(self._start() for _ in range(count - len(self._all))))
-        self._idle.extend(workers)
+        """Start workers ahead of the first job until `count` live; jobs that come meanwhile start none of their own."""
+        await asyncio.gather(*(self._start_idle(count) for _ in range(count)))
+
+    async def _start_idle(self, count: int) -> None:
+        async with self._slots:
+            if len(self._all) < count:
+                self._idle.append(await self._start())
 
     async def close(self) -> None:
         """End every worker."""

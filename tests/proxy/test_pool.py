@@ -94,3 +94,13 @@ async def test_no_more_workers_than_asked_for_are_started(pool, tmp_path):
     assert all(isinstance(result, ResourceExhausted) for result in results)
     assert len(pool.pids) == 2
     assert pool.queued == 0
+
+
+async def test_a_job_that_comes_while_workers_are_warmed_starts_no_worker_of_its_own(pool, tmp_path):
+    await asyncio.gather(pool.warm(2), *(_refused_scan(pool, tmp_path) for _ in range(3)))
+    assert len(pool.pids) == 2
+
+
+async def _refused_scan(pool, tmp_path):
+    with pytest.raises(ResourceExhausted, match="No such file"):
+        await scan_nothing(pool, tmp_path)
