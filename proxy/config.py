@@ -42,7 +42,8 @@ class MirrorConfig(Section):
     path: Path = Path("/var/lib/admend/mirror")
     naming: Literal["nested", "flat"] = "nested"
     max_bytes: Bytes = 50 << 30
-    retain: Seconds = 30 * 86400
+    retain: Seconds = 30 * 86400  # how long a superseded image is kept
+    retain_every: Annotated[Seconds, Field(ge=1)] = 3600.0  # how often mirror and cache are cleaned up
 
 
 class UpstreamConfig(Section):
@@ -119,7 +120,9 @@ class ProxyConfig(Section):
     workers: WorkersConfig = WorkersConfig()
     signing_key: Path = Path("/var/lib/admend/keys/signing.pem")
     cache: Path = Path("/var/cache/admend")
-    cache_max_bytes: Bytes = 20 << 30
+    cache_max_bytes: Bytes = 20 << 30  # blobs: pulled layers and packages
+    derived_max_bytes: Bytes = 4 << 30  # what is made from them: scans, unpacked packages, source indexes
+    derived_max_age: Seconds = 14 * 86400.0  # without use
     platforms: tuple[str, ...] = ()  # that patched indexes hold; by default this machine's
     tag_ttl: Seconds = 300.0
     negative_ttl: Seconds = 30.0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from proxy.blobs import BlobStore
 from proxy.codec import decode, encode
+from proxy.derived import mark_used
 from proxy.engine.image import ImageConfig, parse_config
 from proxy.errors import MalformedInput, TrustFailure
 from proxy.files import writing
@@ -80,7 +81,7 @@ class Layers:
     async def _scan(self, descriptor: Descriptor, path: Path) -> Scanned:
         name = _name(descriptor.digest)
         known = self._root / f"{name}.json"
-        if known.exists():
+        if mark_used(known):
             return decode(Scanned, json.loads(known.read_bytes()), str(known))
         answer = await self._pool.run(
             "scan",

@@ -4,11 +4,11 @@ Owns the pairing of fetch and unpack. What is unpacked is cached by the package 
 need the same upgrade.
 """
 
-import os
 from pathlib import Path
 
 from proxy.blobs import BlobStore
 from proxy.codec import encode
+from proxy.derived import mark_used
 from proxy.egress import Egress, Purpose
 from proxy.engine.family import Candidate, Fetch
 from proxy.errors import TrustFailure, UpstreamRefused
@@ -41,8 +41,7 @@ class Packages:
     async def _unpack(self, family: str, candidate: Candidate, digest: Digest) -> str:
         name = f"packages/{EPOCH}/{digest.hex}"
         known = self._root / f"{name}.payload"
-        if known.exists():
-            os.utime(known)  # the cache is pruned by age of last use
+        if mark_used(known):
             return name
         with self._store.pin([digest]):
             archive = await fetch_into(self._store, self._egress, candidate.fetch)

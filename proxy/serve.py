@@ -19,11 +19,12 @@ from proxy.access import Access
 from proxy.blobs import BlobStore
 from proxy.config import AuthConfig, ProxyConfig
 from proxy.credentials import Credentials
+from proxy.derived import Derived
 from proxy.egress import Egress, EgressPolicy
 from proxy.errors import MalformedInput
 from proxy.machine import read_settings, source_hosts
 from proxy.marks import MarkBook
-from proxy.mirror import Mirror, open_mirror
+from proxy.mirror import EmbeddedMirror, Mirror, open_mirror
 from proxy.oci.manifest import Platform
 from proxy.packages import Packages
 from proxy.patcher import Patcher, policy_hash
@@ -37,6 +38,7 @@ from proxy.server import Parts, make_app
 from proxy.sources import Sources
 from proxy.telemetry import Metrics
 from proxy.trust import SigningKey
+from proxy.upkeep import Upkeep
 
 
 class Engine:
@@ -56,6 +58,7 @@ class Engine:
         )
         self.registry = Registry(self.egress, read_credentials(config.upstream.docker_config))
         self.store = BlobStore(config.cache, config.cache_max_bytes)
+        self.derived = Derived(config.cache, config.derived_max_bytes, config.derived_max_age)
         workers = config.workers
         self.pool = WorkerPool(workers.count, PoolLimits(workers.memory, workers.cpu_seconds, workers.wall_seconds))
         self.sources = Sources(
@@ -109,6 +112,8 @@ class Proxy:
         self.mirror: Mirror = open_mirror(config.mirror, self.engine.registry, cache=self.engine.store)
         self.engine.sources.admit_date = MarkBook(self.mirror, self.key).admit
         self.resolve = self._make_resolve()
+        kept = config.mirror
+        self.upkeep = Upkeep(self.mirror, self.engine.derived, retain=kept.retain, every=kept.retain_every)
         self.port = 0
         self._stack = AsyncExitStack()
 
@@ -134,24 +139,39 @@ class Proxy:
             settings=settings,
         )
 
-    def _parts(self) -> Parts:
-        engine, metrics = self.engine, Metrics()
-        metrics.gauge("jobs_queued", "Engine jobs that run or wait.", lambda: engine.pool.queued)
-        metrics.gauge("patches_running", "Resolves that are being worked on.", lambda: self.resolve.running)
+    def _parts(self, tls: ServingContext | None) -> Parts:
+        engine = self.engine
         through = PullThrough(
             self.resolve, self.mirror, engine.registry, engine.store, self.config.mirror.reference, {}
         )
-        return Parts(self.resolve, self.mirror, through, read_access(self.config.auth), metrics)
+        return Parts(self.resolve, self.mirror, through, read_access(self.config.auth), self._metrics(tls))
+
+    def _metrics(self, tls: ServingContext | None) -> Metrics:
+        engine, metrics, mirror, upkeep = self.engine, Metrics(), self.mirror, self.upkeep
+        metrics.gauge("jobs_queued", "Engine jobs that run or wait.", lambda: engine.pool.queued)
+        metrics.gauge("patches_running", "Resolves that are being worked on.", lambda: self.resolve.running)
+        metrics.gauge("cache_blob_bytes", "Pulled layers and packages.", lambda: engine.store.used)
+        metrics.gauge("cache_derived_bytes", "Scans, unpacked packages, indexes.", lambda: engine.derived.used)
+        text = "When mirror and cache were last cleaned up, in seconds since the epoch."
+        metrics.gauge("upkeep_success_timestamp_seconds", text, lambda: upkeep.succeeded)
+        if isinstance(mirror, EmbeddedMirror):
+            metrics.gauge("mirror_bytes", "Bytes in the mirror.", lambda: mirror.blobs.used)
+            metrics.gauge("mirror_limit_bytes", "Bytes that fit into the mirror.", lambda: mirror.blobs.max_bytes)
+        if tls is not None:
+            text = "When the serving certificate expires, in seconds since the epoch."
+            metrics.gauge("certificate_expiry_timestamp_seconds", text, tls.expiry)
+        return metrics
 
     async def __aenter__(self) -> Self:
         listen = self.config.listen
         await self._stack.enter_async_context(self.engine)
         self._stack.push_async_callback(self.mirror.close)
         self._stack.push_async_callback(self.resolve.close)
+        await self._stack.enter_async_context(self.upkeep)
         tls = (
             ServingContext(listen.tls.cert_file, listen.tls.key_file, listen.tls.client_ca_file) if listen.tls else None
         )
-        runner = web.AppRunner(make_app(self._parts()), access_log=None)
+        runner = web.AppRunner(make_app(self._parts(tls)), access_log=None)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, listen.host, listen.port, ssl_context=tls.context if tls else None)

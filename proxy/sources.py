@@ -17,6 +17,7 @@ from pathlib import Path
 
 from proxy.blobs import BlobStore
 from proxy.codec import decode, encode
+from proxy.derived import mark_used
 from proxy.egress import Egress, Purpose
 from proxy.engine.family import VALID_UNTIL, Fetch, PackageSource, SourceSettings
 from proxy.errors import AdmendError, TrustFailure, UpstreamRefused, UpstreamUnavailable
@@ -86,7 +87,9 @@ class Sources:
     async def state(self, source: PackageSource) -> SourceState:
         """Return one source's state, refreshed if it was not asked for `refresh_seconds`."""
         key = self._key(source)
-        known = self._states.get(key) or await asyncio.to_thread(self._load, key)
+        known = self._states.get(key)
+        if known is None or not mark_used(self._root / known.index.file):
+            known = await asyncio.to_thread(self._load, key)
         now = datetime.now(UTC)
         if known is not None and (now - known.checked < self._refresh or now < self._pauses.get(key, now)):
             self._states[key] = known
@@ -192,7 +195,7 @@ class Sources:
             state = decode(SourceState, json.loads(path.read_bytes()), str(path))
         except (OSError, ValueError, AdmendError):
             return None  # a cache: what cannot be read is fetched again
-        return state if (self._root / state.index.file).exists() else None
+        return state if mark_used(self._root / state.index.file) else None
 
     def _save(self, key: str, state: SourceState, known: SourceState | None) -> None:
         """Write the state, and remove files older than the previous one's, which a running job may still read."""
