@@ -121,7 +121,7 @@ def _config(arch: str, layer: WrittenLayer) -> dict[str, object]:
 def _entries(payloads: Sequence[Payload]) -> list[Entry]:
     """Return the image's paths: directories once, files where merged /usr puts them, the package database."""
     entries = {name: Entry(name, Kind.SYMLINK, 0o777, target=f"usr/{name}") for name in MERGED}
-    entries |= {f"usr/{name}": Entry(f"usr/{name}", Kind.DIR, 0o755) for name in MERGED}
+    entries |= {name: Entry(name, Kind.DIR, 0o755) for name in (*(f"usr/{name}" for name in MERGED), STATUS)}
     for payload in payloads:
         for entry in payload.entries:
             path = _merged(entry.path)
