@@ -1,4 +1,7 @@
-"""Wire models of the proxy's /v1 API. Untrusted JSON enters through these; unknown fields are refused."""
+"""Wire models of the proxy's /v1 API.
+
+Owns the forms of requests, answers and errors. Untrusted JSON enters through these; unknown fields are refused.
+"""
 
 from enum import StrEnum
 from typing import Annotated

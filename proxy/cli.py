@@ -8,6 +8,7 @@ everything else goes to standard error.
 import argparse
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,6 +106,8 @@ async def _run(options: argparse.Namespace) -> int:
 
         if config is None:
             raise MalformedInput("admend proxy needs --config FILE")
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
         try:
             await serve(config)
         except OSError as error:

@@ -7,7 +7,7 @@ and DEST himself, so these may be private or on loopback.
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,6 +89,8 @@ async def _patch(options: Namespace, config: ProxyConfig) -> Answer:
                 with phases.phase("sign"):
                     claim = _claim(image, dest.ref, result.top, result, policy_hash(config.policy))
                     await attach_signature(engine.registry, dest.ref, result.top, claim, key)
+        with suppress(OSError):  # all is done; a cache that cannot be pruned now is pruned another time
+            await engine.derived.prune()
     told = tell_inspection if options.command == "inspect" else tell_patch
     document, text = told(str(image), str(dest) if written and dest else "", result, phases, _fixed(findings, result))
     code = EXITS.get(result.outcome, 0)

@@ -1,4 +1,7 @@
-"""Wall-clock time by phase of one patch: pull, index, sources, plan, packages, layer, push, sign."""
+"""Wall-clock time by phase of one patch: pull, index, sources, plan, packages, layer, push, sign.
+
+Owns the phases' names and their sums; tells whoever shows progress that one begins.
+"""
 
 import time
 from collections.abc import Callable, Iterator

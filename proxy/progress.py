@@ -1,4 +1,7 @@
-"""How far a command is, on standard error: a bar on a terminal, plain lines elsewhere, nothing with `quiet`."""
+"""How far a command is: a bar on a terminal, plain lines elsewhere, nothing with `quiet`.
+
+Owns what goes to standard error while a command works, and nothing else does.
+"""
 
 import sys
 from collections.abc import Iterator
