@@ -7,6 +7,7 @@ while it patches them are kept too, so that only the first run needs the network
 import asyncio
 import contextlib
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -17,7 +18,9 @@ from pathlib import Path
 import pytest
 
 from proxy.config import ProxyConfig, SourcesConfig
-from proxy.engine.family import PackageSource
+from proxy.engine.families.dpkg.sources import image_sources
+from proxy.engine.family import Distribution, PackageSource
+from proxy.engine.rootfs import RootFS
 from proxy.machine import read_settings
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, render_json
@@ -43,6 +46,13 @@ def release() -> PackageSource:
         reason = "this machine's apt configuration names no Debian archive"
         pytest.fail(reason) if os.environ.get(REQUIRE) == "1" else pytest.skip(reason)
     return found
+
+
+def source_list() -> bytes:
+    """Return a sources.list of all suites that the machine has for the release, as real images carry one."""
+    fs, arch = RootFS([], lambda _: b""), machine_platform().architecture
+    found, _ = image_sources(fs, Distribution("debian", "12", RELEASE), arch, read_settings(SourcesConfig()))
+    return "".join(f"deb {item.uri} {item.suite} {' '.join(item.components)}\n" for item in found).encode()
 
 
 @contextlib.contextmanager
@@ -85,19 +95,23 @@ async def minbase() -> Path:
             options = ("--variant=minbase", "--include=openssl,ca-certificates", "--mode=root")
             lines = f"deb {source.uri} {RELEASE} main"
             await run("mmdebstrap", *options, RELEASE, tarball, lines)
-            await asyncio.to_thread(_write_image, work, _without_devices(tarball))
+            await asyncio.to_thread(_write_image, work, _as_layer(tarball))
     return CACHE / "minbase"
 
 
-def _without_devices(tarball: Path) -> bytes:
-    """Return the layer without device nodes, which no image has."""
-    clean = tarball.with_name("clean.tar")
-    with tarfile.open(tarball) as old, tarfile.open(clean, "w", format=tarfile.PAX_FORMAT) as new:
+def _as_layer(tarball: Path) -> bytes:
+    """Return the layer: without device nodes, which no image has, and with a sources.list that has security updates."""
+    layer = tarball.with_name("layer")
+    with tarfile.open(tarball) as old, tarfile.open(layer, "w", format=tarfile.PAX_FORMAT) as new:
         for member in old:
-            if not member.isdev():
+            if member.name == "./etc/apt/sources.list":
+                data = source_list()
+                member.size = len(data)
+                new.addfile(member, io.BytesIO(data))
+            elif not member.isdev():
                 new.addfile(member, old.extractfile(member) if member.isreg() else None)
-    data = clean.read_bytes()
-    clean.unlink()
+    data = layer.read_bytes()
+    layer.unlink()
     tarball.unlink()
     return data
 
