@@ -12,6 +12,7 @@ from typing import cast
 
 from isal import igzip_lib
 
+from proxy.engine.behind import Behind
 from proxy.engine.tar import CHUNK, LIMITS, Limits, Readable
 from proxy.errors import MalformedInput
 from proxy.oci.digest import Digest
@@ -32,12 +33,13 @@ class LayerStream:
     `where` names the layer in errors. `size` is the count of uncompressed bytes read so far.
     """
 
-    __slots__ = ("_hash", "_input", "_limits", "_pieces", "_rest", "size", "where")
+    __slots__ = ("_behind", "_hash", "_input", "_limits", "_pieces", "_rest", "size", "where")
 
     def __init__(self, stream: Readable, media_type: str, *, where: str = "layer", limits: Limits = LIMITS) -> None:
         self.where, self.size = where, 0
         self._limits = limits
         self._hash = hashlib.sha256()
+        self._behind = Behind(self._hash.update)
         self._input = _Input(stream, where)
         self._pieces = _pieces(self._input, media_type, limits)
         self._rest = b""
@@ -49,7 +51,7 @@ class LayerStream:
             piece = next(self._pieces, b"")
             self.size += len(piece)
             self._check_size()
-            self._hash.update(piece)
+            self._behind.put(piece)
         if len(piece) <= size:
             self._rest = b""
             return piece
@@ -69,6 +71,7 @@ class LayerStream:
     @property
     def diff_id(self) -> Digest:
         """The SHA-256 digest of all bytes read so far: the layer's diff_id once `read` has returned ``b""``."""
+        self._behind.catch_up()
         return Digest("sha256", self._hash.hexdigest())
 
 

@@ -15,6 +15,7 @@ from typing import BinaryIO, Literal, Protocol
 
 import zstandard
 
+from proxy.engine.behind import Behind
 from proxy.engine.rootfs import RootFS
 from proxy.engine.scan import WHITEOUT
 from proxy.engine.tar import CHUNK, NO_XATTRS, Entry, Kind, Span
@@ -189,9 +190,12 @@ def _compressor(compression: Compression) -> _Compressor:
 
 
 class _Sink:
-    """Compresses into a file in pieces of one size, whatever sizes come in, and keeps both digests."""
+    """Compresses into a file in pieces of one size, whatever sizes come in, and keeps both digests.
 
-    __slots__ = ("_compressor", "_digest", "_held", "_out", "_size", "_tar")
+    What is written may reach `out` later, by `finish` at the latest.
+    """
+
+    __slots__ = ("_behind", "_compressor", "_digest", "_held", "_out", "_size", "_tar")
 
     def __init__(self, out: BinaryIO, compression: Compression) -> None:
         self._out = out
@@ -199,6 +203,7 @@ class _Sink:
         self._tar, self._digest = hashlib.sha256(), hashlib.sha256()
         self._held = bytearray()
         self._size = 0
+        self._behind = Behind(self._pass_on)
 
     def write(self, piece: bytes) -> None:
         """Take the next piece of the tar."""
@@ -208,14 +213,15 @@ class _Sink:
             return
         at = 0
         while len(held) - at >= CHUNK:
-            self._pass_on(bytes(held[at : at + CHUNK]))
+            self._behind.put(bytes(held[at : at + CHUNK]))
             at += CHUNK
         del held[:at]
 
     def finish(self, media_type: str) -> WrittenLayer:
         """End the layer."""
         if self._held:
-            self._pass_on(bytes(self._held))
+            self._behind.put(bytes(self._held))
+        self._behind.catch_up()
         self._put(self._compressor.flush())
         tar = Digest("sha256", self._tar.hexdigest())
         return WrittenLayer(Digest("sha256", self._digest.hexdigest()), tar, self._size, media_type)
