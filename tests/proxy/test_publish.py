@@ -7,7 +7,6 @@ import pytest
 
 from proxy.api import Outcome
 from proxy.errors import Unsupported, UpstreamUnavailable
-from proxy.mirror import EmbeddedMirror, Naming
 from proxy.oci.reference import ImageRef
 from proxy.patcher import PatchResult
 from proxy.phases import Phases
@@ -24,9 +23,8 @@ IMAGE = build("patched")
 
 
 class World:
-    def __init__(self, folder):
-        self.folder = folder
-        self.mirror = EmbeddedMirror(folder / "mirror", Naming("mirror.example"), 100 << 20)
+    def __init__(self, folder, mirror):
+        self.folder, self.mirror = folder, mirror
 
     def publisher(self, key=KEY, policy="0" * 64):
         return Publisher(self.mirror, Records(self.mirror, key), key, policy)
@@ -51,10 +49,8 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path):
-    made = World(tmp_path)
-    yield made
-    await made.mirror.close()
+def world(tmp_path, either_mirror):
+    return World(tmp_path, either_mirror)
 
 
 async def test_a_newer_signature_takes_the_place_of_the_older(world):
