@@ -4,6 +4,7 @@ Owns the pairing of fetch and unpack. What is unpacked is cached by the package 
 need the same upgrade.
 """
 
+import asyncio
 from pathlib import Path
 
 from proxy.blobs import BlobStore
@@ -18,6 +19,7 @@ from proxy.oci.digest import Digest
 from proxy.pool import WorkerPool
 
 MAX_PACKAGE = 4 << 30  # bytes
+FETCHES = 4  # at once: the first one asked for (the largest) is there sooner, and archives dislike more
 
 
 class Packages:
@@ -25,6 +27,7 @@ class Packages:
 
     def __init__(self, root: Path, store: BlobStore, pool: WorkerPool, egress: Egress) -> None:
         self._root, self._store, self._pool, self._egress = root, store, pool, egress
+        self._fetching = asyncio.Semaphore(FETCHES)
         self._unpacks: SingleFlight[Digest, str] = SingleFlight()
 
     async def unpacked(self, family: str, candidate: Candidate) -> str:
@@ -44,7 +47,8 @@ class Packages:
         if mark_used(known):
             return name
         with self._store.pin([digest]):
-            archive = await fetch_into(self._store, self._egress, candidate.fetch)
+            async with self._fetching:
+                archive = await fetch_into(self._store, self._egress, candidate.fetch)
             await self._pool.run(
                 "unpack",
                 root=str(self._root),

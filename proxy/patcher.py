@@ -243,8 +243,16 @@ class Patcher:
         return decode(UpgradePlan, answer, "plan")
 
     async def _unpack(self, family: str, upgrades: Sequence[Upgrade]) -> dict[str, str]:
-        names = await gather_all(self._packages.unpacked(family, upgrade.candidate) for upgrade in upgrades)
-        return {upgrade.key: name for upgrade, name in zip(upgrades, names, strict=True)}
+        """Fetch and unpack, the largest first: it would be the one that everything waits for in the end."""
+        largest = sorted(upgrades, key=lambda upgrade: upgrade.candidate.fetch.size or 0, reverse=True)
+        names = dict(
+            zip(
+                (upgrade.key for upgrade in largest),
+                await gather_all(self._packages.unpacked(family, upgrade.candidate) for upgrade in largest),
+                strict=True,
+            )
+        )
+        return {upgrade.key: names[upgrade.key] for upgrade in upgrades}
 
     async def _build(self, image: Opened, payloads: Mapping[str, str], *, check_only: bool) -> Built:
         docker = image.manifest.media_type == DOCKER_MANIFEST
