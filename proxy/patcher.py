@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from proxy.api import Outcome, SkipInfo, SourceDate, UpgradeInfo
@@ -71,6 +72,7 @@ class PlatformResult:
     as_of: tuple[SourceDate, ...] = ()
     stale: bool = False
     inspection: Inspection | None = None
+    checked: datetime | None = None  # when the source asked longest ago was asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +329,7 @@ def _result(
         as_of=tuple(SourceDate(source=s.index.source.label, date=s.index.date.isoformat()) for s in states),
         stale=any(state.stale for state in states),
         inspection=image.inspection,
+        checked=min((state.checked for state in states), default=None),
     )
 
 

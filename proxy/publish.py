@@ -79,7 +79,7 @@ def describe(key: str, source: ImageRef, result: PatchResult, phases: Phases) ->
         as_of=_merge(platform.as_of for platform in result.platforms),
         stale=any(platform.stale for platform in result.platforms),
         sources=tuple(sources.values()),
-        checked=now,
+        checked=min((item.checked for item in result.platforms if item.checked), default=now),
         signed=now,
         phases=dict(phases.milliseconds),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from proxy.api import Outcome, ResolveRequest
 from proxy.blobs import BlobStore
-from proxy.errors import AdmendError, UpstreamUnavailable
+from proxy.errors import AdmendError, UpstreamRefused, UpstreamUnavailable
 from proxy.mirror import Mirror
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Descriptor, Index, Manifest
@@ -55,6 +55,8 @@ class PullThrough:
             return await self.mirror.get_manifest(ImageRef.parse(answer.patched))
         if answer.outcome is Outcome.PENDING:
             raise UpstreamUnavailable(f"{original}: {answer.reason}", retry_after=RETRY_AFTER)
+        if answer.outcome is Outcome.FAILED and answer.reason.startswith(UpstreamRefused.code):
+            return None
         if answer.outcome is Outcome.FAILED:
             raise UpstreamUnavailable(f"{original}: {answer.reason}")
         return self._remember(await self.registry.get_manifest(ImageRef.parse(answer.source)))

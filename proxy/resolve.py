@@ -277,7 +277,8 @@ class Resolve:
             return None
         now = datetime.now(UTC)
         stale = any(state.stale for state in states)
-        confirmed = record.model_copy(update={"checked": now, "stale": stale})
+        checked = min(state.checked for state in states)
+        confirmed = record.model_copy(update={"checked": checked, "stale": stale})
         if now - record.signed < timedelta(seconds=self._settings.resign_seconds):
             return confirmed
         return await self._publisher.resign(wanted.name, confirmed)
