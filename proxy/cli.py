@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, NoReturn
 from certs.errors import CertificateError, SettingsError
 from certs.settings import load_settings
 from proxy.config import ProxyConfig
-from proxy.errors import AdmendError, MalformedInput, Unsupported
+from proxy.errors import AdmendError, MalformedInput, ResourceExhausted, Unsupported
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_UNSUPPORTED = 0, 1, 2, 3
 
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _fail(options, MalformedInput(str(error)), EXIT_USAGE)
     except CertificateError as error:
         code = _fail(options, AdmendError(str(error)), EXIT_FAILED)
+    except OSError as error:  # a cache or key folder that cannot be written, and the like
+        code = _fail(options, ResourceExhausted(f"{error.filename or 'a file'}: {error.strerror}"), EXIT_FAILED)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
@@ -116,14 +119,22 @@ async def _run(options: argparse.Namespace) -> int:
     from proxy import command  # noqa: PLC0415 - likewise
 
     answer = await command.run(options, config)
-    print(json.dumps(answer.document, indent=2) if options.json else answer.text)  # noqa: T201 - the command's output
+    _show(json.dumps(answer.document, indent=2) if options.json else answer.text)
     return answer.code
+
+
+def _show(text: str) -> None:
+    """Print to standard output; a reader that has gone away is no error of ours."""
+    try:
+        print(text, flush=True)  # noqa: T201 - the command's output
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(options: argparse.Namespace, error: AdmendError, code: int) -> int:
     if getattr(options, "json", False):
         document: dict[str, Any] = {"outcome": "unsupported" if code == EXIT_UNSUPPORTED else "failed"}
-        print(json.dumps({**document, "error": error.code, "reason": str(error)}, indent=2))  # noqa: T201
+        _show(json.dumps({**document, "error": error.code, "reason": str(error)}, indent=2))
     else:
         print(f"admend: {error}", file=sys.stderr)  # noqa: T201
     return code
