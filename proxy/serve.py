@@ -163,6 +163,14 @@ class Proxy:
         return metrics
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()  # a port that is taken must leave no worker behind
+            raise
+        return self
+
+    async def _start(self) -> None:
         listen = self.config.listen
         await self._stack.enter_async_context(self.engine)
         self._stack.push_async_callback(self.mirror.close)
@@ -174,11 +182,10 @@ class Proxy:
         runner = web.AppRunner(make_app(self._parts(tls)), access_log=None)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
+        await self.engine.pool.warm(self.config.workers.count)
         site = web.TCPSite(runner, listen.host, listen.port, ssl_context=tls.context if tls else None)
         await site.start()
         self.port = runner.addresses[0][1]
-        await self.engine.pool.warm(self.config.workers.count)
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()

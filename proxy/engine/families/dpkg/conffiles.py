@@ -81,7 +81,12 @@ def _decide_missing(fs: RootFS, path: str, new: Entry, old_md5: str, md5: str) -
 
 
 def _decide_simple(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[Conffile]:
-    """Without a record of the old conffiles, a file is replaced only where it is provably what was shipped."""
+    """Decide without a record of the old conffiles, by where a file comes from.
+
+    The file is what was shipped when its old sum says so, or when it comes from the very layer that brought the
+    package's record: whoever built the image laid down both. A file of any other layer is somebody's change and is
+    kept as it is, as `--force-confold` would keep it.
+    """
     sums = db.sums(record)
     shipped = {entry.path: entry for entry in payload.entries}
     for path in _listed(payload):
@@ -99,11 +104,15 @@ def _decide_simple(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> 
         current = _md5(fs.read(path) or b"")
         if current == md5:
             yield Conffile(path, md5)
-        elif sums.get(path) == current:
+        elif sums.get(path) == current or _of_one_layer(fs, path, record.file):
             yield Conffile(path, md5, (replace(entry, path=fs.locate(path)),))
         else:
-            reason = f"the conffile /{path} differs from the new one, and nothing says whether it was changed"
-            yield Conffile(path, md5, reason=reason)
+            yield Conffile(path, md5)
+
+
+def _of_one_layer(fs: RootFS, *paths: str) -> bool:
+    places = {origin[0] if (origin := fs.origin(path)) else None for path in paths}
+    return len(places) == 1 and None not in places
 
 
 def _listed(payload: Payload) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 Owns the answer, one reason per package, in the words of its cause. An effect is one of `NONE` (proven from the
 scripts' own text and the image), `REPRODUCED` (done as data) or unknown, and then the package is skipped. In status.d
-images nothing of this runs, so only files and conffiles are looked at.
+images nothing of this runs, so only files and conffiles are looked at, and what builders derive from certificates.
 
 1. paths: nothing that dpkg would refuse, divert or override;
 2. conffiles: decided (see `conffiles`);
@@ -27,6 +27,12 @@ from proxy.engine.rootfs import RootFS
 from proxy.engine.tar import Entry, Kind
 
 _UNSEEN = ("proc/", "sys/", "dev/")  # what a script would find there is not in the image
+_CERTIFICATE_STORES = (
+    "etc/ssl/certs/ca-certificates.crt",
+    "etc/ssl/certs/java/cacerts",
+    "etc/pki/tls/certs/ca-bundle.crt",
+    "etc/ssl/cert.pem",
+)
 _CONTROL_FILES = frozenset(
     {"control", "md5sums", "conffiles", "shlibs", "symbols", "triggers", "templates", "preinst", "postinst", "prerm"}
     | {"postrm", "config", "isinstallable"}
@@ -37,6 +43,8 @@ def unsupported(fs: RootFS, db: DpkgDb, payload: Payload) -> str:
     """Say why `payload` cannot be recorded faithfully, or ``""``."""
     record = db.record_of(payload.package)
     checks = [_paths(fs, db, record, payload), _conffiles(fs, db, record, payload)]
+    if record.form is Form.STATUS_D:
+        checks += [_derived(fs, record)]
     if record.form is Form.STATUS:
         checks += [_scripts(fs, db, record, payload), _triggers(fs, db, record, payload)]
     for check in checks:
@@ -89,6 +97,14 @@ def _conffiles(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iter
     yield from (item.reason for item in decide_conffiles(fs, db, record, payload) if item.reason)
     if b"remove-on-upgrade" in payload.control.get("conffiles", b""):
         yield "its conffiles have the flag remove-on-upgrade, which is not followed yet"
+
+
+def _derived(fs: RootFS, record: Record) -> Iterator[str]:
+    """What builders of distroless images make of a package's files, and no package owns, would go stale."""
+    if record.installed.package.name == "ca-certificates":
+        for path in _CERTIFICATE_STORES:
+            if fs.get(path) is not None:
+                yield f"/{path} was made from its certificates when the image was built, which is not reproduced yet"
 
 
 def _scripts(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[str]:
