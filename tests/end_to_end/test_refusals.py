@@ -231,3 +231,44 @@ async def test_a_cache_folder_that_cannot_be_made_is_named(world):
     assert code == 1
     assert "proxy/cache" in err
     assert "Traceback" not in err
+
+
+def report(*findings):
+    """Return a scanner's report with these (package, installed, fixed, id) findings."""
+    vulnerabilities = [
+        {"PkgName": name, "InstalledVersion": old, "FixedVersion": new, "VulnerabilityID": cve, "Severity": "HIGH"}
+        for name, old, new, cve in findings
+    ]
+    results = [{"Target": "app", "Class": "os-pkgs", "Type": "debian", "Vulnerabilities": vulnerabilities}]
+    metadata = {"OS": {"Family": "debian", "Name": "12"}}
+    return json.dumps({"SchemaVersion": 2, "ArtifactName": "app", "Metadata": metadata, "Results": results}).encode()
+
+
+async def test_a_report_decides_what_is_patched_and_what_is_fixed(world):
+    image = world.add_image()
+    found = report(("libdemo1", "1.0-1", FIXED, "CVE-2099-1"), ("libdemo1", "1.0-1", "", "CVE-2099-2"))
+    arguments = ("patch", image, "-r", "-", "-o", "oci:out:x", "--config", "proxy.json", "--json")
+    code, out, err = await admend(world, *arguments, stdin=found)
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["outcome"] == "patched"
+    assert document["fixed"] == ["CVE-2099-1"]
+    assert "libdemo1" in {upgrade["package"] for upgrade in document["platforms"][0]["upgrades"]}
+
+
+async def test_a_report_with_nothing_to_fix_is_clean_and_writes_nothing(world):
+    image = world.add_image()
+    arguments = ("patch", image, "-r", "-", "-o", "oci:out:x", "--config", "proxy.json", "--json")
+    code, out, _ = await admend(world, *arguments, stdin=report())
+    assert (code, json.loads(out)["outcome"]) == (0, "clean")
+    assert not (world.folder / "out").exists()
+
+
+async def test_a_fix_that_the_sources_do_not_have_is_named(world):
+    image = world.add_image()
+    found = report(("libdemo1", "1.0-1", "9.9-9", "CVE-2099-3"))
+    arguments = ("patch", image, "-r", "-", "-o", "oci:out:x", "--config", "proxy.json")
+    code, out, _ = await admend(world, *arguments, stdin=found)
+    assert code == 0
+    assert "blocked" in out
+    assert "9.9-9" in out
