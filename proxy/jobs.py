@@ -201,19 +201,16 @@ def build(
 
     With `check_only` nothing is written: the answer says only what cannot be recorded faithfully.
     """
-    image = _open_image(root, decode(tuple[LayerFile, ...], layers, "layers"))
-    base = Path(root)
-    unpacked = {
-        key: decode(Payload, json.loads((base / f"{name}.payload").read_bytes()), name)
-        for key, name in payloads.items()
-    }
-    reasons = {key: image.family.unsupported(image.fs, image.db, payload) for key, payload in unpacked.items()}
+    files = decode(tuple[LayerFile, ...], layers, "layers")
+    image = _open_image(root, files)
+    unpacked = {key: _load_payload(root, name) for key, name in payloads.items()}
+    reasons = {key: _judge(root, files, name) for key, name in payloads.items()}
     if any(reasons.values()):
         return encode(Built(unsupported={key: reason for key, reason in reasons.items() if reason}))
     if check_only:
         return encode(Built())
     entries = image.family.record(image.fs, image.db, tuple(unpacked.values()))
-    with writing(base / out) as stream:
+    with writing(Path(root) / out) as stream:
         layer = write_layer(
             entries,
             stream,
@@ -221,7 +218,8 @@ def build(
             media="docker" if docker else "oci",
             read_span=partial(_span_chunks, root),
         )
-    _open_image.cache_clear()
+    for kept in (_open_image, _load_payload, _judge):
+        kept.cache_clear()
     return encode(Built(layer=layer))
 
 
@@ -242,7 +240,9 @@ def _kept(path: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _open_image(root: str, layers: tuple[LayerFile, ...]) -> Image:
-    """Open an image once for the jobs of one patch, which prefer the same worker."""
+    """Open an image once for the jobs of one patch, which prefer the same worker; what was kept of another goes."""
+    _load_payload.cache_clear()
+    _judge.cache_clear()
     indexes = [LayerIndex.parse((Path(root) / f"{layer.name}.index").read_bytes()) for layer in layers]
     fs = RootFS(indexes, partial(_span_bytes, root), partial(_read_again, layers))
     for family in FAMILIES:
@@ -253,6 +253,19 @@ def _open_image(root: str, layers: tuple[LayerFile, ...]) -> Image:
         "no package database found (looked for dpkg's status and status.d, and apk's installed): "
         "the image records no packages, so there is nothing to patch"
     )
+
+
+@lru_cache(maxsize=256)
+def _load_payload(root: str, name: str) -> Payload:
+    """Load an unpacked package once for the builds of one patch: one that excluded a package is followed by another."""
+    return decode(Payload, json.loads((Path(root) / f"{name}.payload").read_bytes()), name)
+
+
+@lru_cache(maxsize=256)
+def _judge(root: str, layers: tuple[LayerFile, ...], name: str) -> str:
+    """Say, once for the builds of one patch, why a payload cannot be recorded faithfully, or nothing."""
+    image = _open_image(root, layers)
+    return image.family.unsupported(image.fs, image.db, _load_payload(root, name))
 
 
 def _read_again(layers: Sequence[LayerFile], place: int, path: str) -> bytes:
