@@ -21,11 +21,12 @@ from proxy.jobs import family_named
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Descriptor, Index, Manifest, Platform
 from proxy.oci.reference import ImageRef
-from proxy.patcher import PatchResult, Target, policy_hash
+from proxy.patcher import Target, policy_hash
 from proxy.phases import Phases
 from proxy.progress import show_progress
 from proxy.publish import attach_signature
 from proxy.reports import Findings, fixed_versions, parse_report
+from proxy.results import PatchResult
 from proxy.serve import Engine, machine_platform
 from proxy.tell import tell_inspection, tell_patch, tell_verified
 from proxy.trust import Claim, SigningKey, VerifyKey, check_claim, is_signature, signature_tag, verify_attached

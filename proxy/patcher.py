@@ -18,11 +18,10 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.api import Outcome, SkipInfo, SourceDate, UpgradeInfo
+from proxy.api import Outcome
 from proxy.blobs import BlobStore
 from proxy.codec import decode, encode
 from proxy.config import PolicyConfig
@@ -39,6 +38,14 @@ from proxy.oci.manifest import DOCKER_MANIFEST, Descriptor, Index, Manifest, Pla
 from proxy.packages import Packages
 from proxy.phases import Phases
 from proxy.pool import WorkerPool
+from proxy.results import (
+    Opened,
+    PatchResult,
+    PlatformResult,
+    combine_outcomes,
+    describe_result,
+    select_platforms,
+)
 from proxy.sources import Sources, SourceState
 
 MAX_ROUNDS = 32  # of plan, unpack, exclude: each round excludes at least one package
@@ -46,50 +53,6 @@ UPGRADES = "dev.admend.upgrades"
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 CREATED_BY = "admend: OS packages upgraded"
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """An image that was pulled and scanned: `config` is the raw config, `layers` the scans' names in the cache."""
-
-    manifest: Manifest
-    config: bytes
-    platform: str
-    layers: tuple[LayerFile, ...]
-    inspection: Inspection
-
-
-@dataclass(frozen=True, slots=True)
-class PlatformResult:
-    """What one manifest came to. `manifest` is the patched one, or the original where nothing moved."""
-
-    platform: str
-    outcome: Outcome
-    manifest: Manifest
-    upgrades: tuple[UpgradeInfo, ...] = ()
-    skipped: tuple[SkipInfo, ...] = ()
-    reason: str = ""
-    as_of: tuple[SourceDate, ...] = ()
-    stale: bool = False
-    inspection: Inspection | None = None
-    checked: datetime | None = None  # when the source asked longest ago was asked
-
-
-@dataclass(frozen=True, slots=True)
-class PatchResult:
-    """What one image came to.
-
-    `top` is what the patched reference names (manifest or index), `children` the index's manifests, and `blobs` maps
-    all that they reference to local files. All three are empty unless the outcome is `patched`.
-    """
-
-    outcome: Outcome
-    source_digest: Digest
-    platforms: tuple[PlatformResult, ...]
-    reason: str = ""
-    top: Manifest | Index | None = None
-    children: tuple[Manifest, ...] = ()
-    blobs: Mapping[Digest, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,21 +146,21 @@ class Patcher:
     async def _patch_manifest(self, manifest: Manifest, target: Target) -> PlatformResult:
         image = await self.open(manifest, target)
         if image.inspection.reason:
-            return _result(image, Outcome.UNSUPPORTED, reason=image.inspection.reason)
+            return describe_result(image, Outcome.UNSUPPORTED, reason=image.inspection.reason)
         with target.phases.phase("sources"):
             states = await self._sources.refresh_all(image.inspection.sources)
         if not states:
-            return _result(image, Outcome.UNSUPPORTED, reason="no usable package source (see skipped)")
+            return describe_result(image, Outcome.UNSUPPORTED, reason="no usable package source (see skipped)")
         plan, built = await self._plan_and_build(image, states, target)
         if not plan.upgrades:
             outcome = Outcome.BLOCKED if plan.skipped else Outcome.CLEAN
             reason = "newer packages exist and every one is skipped" if plan.skipped else ""
-            return _result(image, outcome, states, plan, reason=reason)
+            return describe_result(image, outcome, states, plan, reason=reason)
         patched = manifest
         if built is not None:
             with target.phases.phase("layer"):
                 patched = await self._assemble(image, built, plan, target)
-        return _result(image, Outcome.PATCHED, states, plan, patched=patched)
+        return describe_result(image, Outcome.PATCHED, states, plan, patched=patched)
 
     async def _inspect(self, layers: Sequence[LayerFile]) -> Inspection:
         answer = await self._pool.run(
@@ -299,83 +262,6 @@ class Patcher:
 
     def _keep(self, target: Target, digests: Sequence[Digest]) -> None:
         target.keep.enter_context(self._store.pin(digests))
-
-
-def _result(
-    image: Opened,
-    outcome: Outcome,
-    states: Sequence[SourceState] = (),
-    plan: UpgradePlan | None = None,
-    *,
-    reason: str = "",
-    patched: Manifest | None = None,
-) -> PlatformResult:
-    """Return the result of one manifest, with the skipped sources before the skipped packages."""
-    sources = [
-        SkipInfo(package="", reason=f"source {item.uri} ({item.written}): {item.reason}")
-        for item in image.inspection.skipped_sources
-    ]
-    packages = [
-        SkipInfo(package=item.package, installed=item.installed, available=item.available, reason=item.reason)
-        for item in (plan.skipped if plan else ())
-    ]
-    return PlatformResult(
-        platform=image.platform,
-        outcome=outcome,
-        manifest=patched or image.manifest,
-        upgrades=tuple(describe_upgrade(item) for item in plan.upgrades) if plan else (),
-        skipped=(*sources, *packages),
-        reason=reason,
-        as_of=tuple(SourceDate(source=s.index.source.label, date=s.index.date.isoformat()) for s in states),
-        stale=any(state.stale for state in states),
-        inspection=image.inspection,
-        checked=min((state.checked for state in states), default=None),
-    )
-
-
-def describe_upgrade(upgrade: Upgrade) -> UpgradeInfo:
-    """Return the wire form of an upgrade."""
-    return UpgradeInfo(
-        package=upgrade.key,
-        from_version=upgrade.package.version,
-        to_version=upgrade.candidate.package.version,
-        source=upgrade.candidate.source,
-    )
-
-
-def select_platforms(index: Index, platforms: Sequence[Platform]) -> tuple[Descriptor, ...]:
-    """Return the index's entries for the platforms asked for, in the index's order.
-
-    Raises MalformedInput when one that was asked for is not there, naming those that are.
-    """
-    chosen: list[Descriptor] = []
-    for wanted in platforms:
-        found = [
-            item for item in index.manifests if item.platform and item.platform.normalized() == wanted.normalized()
-        ]
-        if not found:
-            there = ", ".join(str(item.platform) for item in index.manifests if _is_image(item))
-            raise MalformedInput(
-                f"the image has no platform {wanted}; it has {there or 'none'}", file=str(index.digest)
-            )
-        chosen.append(found[0])
-    return tuple(item for item in index.manifests if item in chosen)
-
-
-def present_platforms(index: Index, platforms: Sequence[Platform]) -> tuple[Platform, ...]:
-    """Return those of `platforms` that the index has; all of them, to be refused by name, when it has none."""
-    there = {item.platform.normalized() for item in index.manifests if item.platform}
-    return tuple(item for item in platforms if item.normalized() in there) or tuple(platforms)
-
-
-def combine_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return the outcome of an index from its platforms' outcomes: the first of these that any has."""
-    order = (Outcome.FAILED, Outcome.PATCHED, Outcome.BLOCKED, Outcome.CLEAN, Outcome.UNSUPPORTED)
-    return next((outcome for outcome in order if outcome in outcomes), Outcome.UNSUPPORTED)
-
-
-def _is_image(descriptor: Descriptor) -> bool:
-    return descriptor.platform is not None and descriptor.platform.os != "unknown"
 
 
 def _has_image(result: PlatformResult, target: Target) -> bool:

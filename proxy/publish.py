@@ -20,10 +20,10 @@ from proxy.mirror import Mirror
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Descriptor, Index, Manifest
 from proxy.oci.reference import ImageRef
-from proxy.patcher import PatchResult
 from proxy.phases import Phases
 from proxy.records import Record, Records
 from proxy.registry import Registry
+from proxy.results import PatchResult
 from proxy.trust import (
     SIGNATURE_ARTIFACT,
     Claim,

@@ -33,11 +33,12 @@ from proxy.mirror import Mirror
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Index, Platform
 from proxy.oci.reference import ImageRef
-from proxy.patcher import Patcher, Target, present_platforms
+from proxy.patcher import Patcher, Target
 from proxy.phases import Phases
 from proxy.publish import Publisher, describe
 from proxy.records import Record, Records, record_key
 from proxy.registry import Registry
+from proxy.results import present_platforms
 from proxy.sources import Sources
 
 K = TypeVar("K", bound=Hashable)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from proxy.api import Outcome, SkipInfo
-from proxy.patcher import PatchResult, PlatformResult
 from proxy.phases import Phases
+from proxy.results import PatchResult, PlatformResult
 from proxy.trust import Claim, VerifyKey
 
 Told = tuple[dict[str, Any], str]

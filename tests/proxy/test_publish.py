@@ -8,10 +8,10 @@ import pytest
 from proxy.api import Outcome
 from proxy.errors import Unsupported, UpstreamUnavailable
 from proxy.oci.reference import ImageRef
-from proxy.patcher import PatchResult
 from proxy.phases import Phases
 from proxy.publish import Publisher
 from proxy.records import Record, Records
+from proxy.results import PatchResult
 from proxy.trust import SIGNATURE_ARTIFACT, SigningKey, render_referrer, sign_claim, signature_tag
 from tests.simulators.images import build
 
