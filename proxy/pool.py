@@ -58,11 +58,16 @@ class _Worker:
         """End the process and return its exit status; one that is ending by itself keeps its own."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_SECONDS if self.process.stdout and self.process.stdout.at_eof() else 0):
-                return await self.process.wait()
+                await self.process.wait()
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
-        return await self.process.wait()
+        status = await self.process.wait()
+        if self.process.stdin is not None:  # a request that it never read: nobody else asks what became of the pipe
+            self.process.stdin.close()
+            with contextlib.suppress(ConnectionError):
+                await self.process.stdin.wait_closed()
+        return status
 
 
 class WorkerPool:

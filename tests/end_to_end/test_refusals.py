@@ -112,7 +112,7 @@ REFUSALS = {
     "windows": (lambda w: put_layer(w, gzip.compress(tree("f x y")), system="windows"), 3, ["windows", "Linux"]),
     "bad signature": (lambda w: source_fault(w, "bad-signature"), 1, ["bookworm", "signature"]),
     "foreign key": (lambda w: source_fault(w, "foreign-key"), 1, ["bookworm", "key"]),
-    "wrong codename": (lambda w: source_fault(w, "wrong-codename"), 1, ["asked for bookworm-security", "refused"]),
+    "wrong codename": (lambda w: source_fault(w, "wrong-codename"), 1, ["asked for bookworm", "refused"]),
     "expired": (lambda w: source_fault(w, "expired"), 1, ["bookworm", "expired"]),
     "wrong index": (lambda w: source_fault(w, "wrong-hash"), 1, ["binary-amd64", "expected", "refused"]),
     "wrong package": (lambda w: source_fault(w, "wrong-deb"), 1, [".deb", "refused"]),
@@ -130,6 +130,7 @@ async def test_bad_input_ends_with_a_clear_message_and_leaves_nothing(world, nam
     told = out + err
     assert code == expected, told
     assert "Traceback" not in told
+    assert "never retrieved" not in told
     for word in words:
         assert word in told, f"{name}: {word!r} is not in: {told}"
     assert not (world.folder / "out").exists()
