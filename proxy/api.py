@@ -28,24 +28,39 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+MOVED = "upgraded; "
+
+
 class UpgradeInfo(Wire):
-    """One package that moved: `from` and `to` are versions as the package manager writes them."""
+    """One package that moved: `from` and `to` are versions as the package manager writes them.
+
+    `effect` says what its maintainer scripts came to: ``none`` or ``reproduced``; empty where that was not judged.
+    """
 
     package: str
     from_version: str = Field(alias="from")
     to_version: str = Field(alias="to")
     source: str = ""
+    effect: str = ""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
 
 class SkipInfo(Wire):
-    """One package that has a newer version and did not move, or a source that was not used, with the reason."""
+    """One package that has a newer version and did not move, or a source that was not used, with the reason.
+
+    A reason that begins with `MOVED` is a note: the package did move, but not all of it (a conffile was kept).
+    """
 
     package: str
     installed: str = ""
     available: str = ""
     reason: str
+
+    @property
+    def moved(self) -> bool:
+        """Whether this is a note on a package that did move."""
+        return self.reason.startswith(MOVED)
 
 
 class SignatureInfo(Wire):

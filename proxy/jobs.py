@@ -25,6 +25,7 @@ from proxy.engine.family import (
     Fetch,
     Installed,
     InstalledDb,
+    Judgement,
     Package,
     PackageIndex,
     PackageSource,
@@ -42,7 +43,7 @@ from proxy.errors import MalformedInput, Unsupported
 from proxy.files import Abandoned, writing
 
 SPAN_CHUNK = 1 << 20
-EPOCH = f"1-{COMPRESSION_EPOCH}"
+EPOCH = f"2-{COMPRESSION_EPOCH}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +96,15 @@ class RefreshStep:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The written patch layer, or, by package key, why payloads cannot be recorded faithfully."""
+    """The payloads' judgements by package key, and the written patch layer unless one of them speaks against it."""
 
     layer: WrittenLayer | None = None
-    unsupported: Mapping[str, str] = field(default_factory=dict)
+    judgements: Mapping[str, Judgement] = field(default_factory=dict)
+
+    @property
+    def unsupported(self) -> dict[str, str]:
+        """The reasons of those packages that cannot be recorded faithfully."""
+        return {key: judgement.reason for key, judgement in self.judgements.items() if judgement.reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +210,9 @@ def build(
     files = decode(tuple[LayerFile, ...], layers, "layers")
     image = _open_image(root, files)
     unpacked = {key: _load_payload(root, name) for key, name in payloads.items()}
-    reasons = {key: _judge(root, files, name) for key, name in payloads.items()}
-    if any(reasons.values()):
-        return encode(Built(unsupported={key: reason for key, reason in reasons.items() if reason}))
-    if check_only:
-        return encode(Built())
+    judged = Built(judgements={key: _judge(root, files, name) for key, name in payloads.items()})
+    if judged.unsupported or check_only:
+        return encode(judged)
     entries = image.family.record(image.fs, image.db, tuple(unpacked.values()))
     with writing(Path(root) / out) as stream:
         layer = write_layer(
@@ -220,7 +224,7 @@ def build(
         )
     for kept in (_open_image, _load_payload, _judge):
         kept.cache_clear()
-    return encode(Built(layer=layer))
+    return encode(Built(layer, judged.judgements))
 
 
 JOBS: Mapping[str, Callable[..., Any]] = {job.__name__: job for job in (scan, inspect, refresh, plan, unpack, build)}
@@ -262,10 +266,10 @@ def _load_payload(root: str, name: str) -> Payload:
 
 
 @lru_cache(maxsize=256)
-def _judge(root: str, layers: tuple[LayerFile, ...], name: str) -> str:
-    """Say, once for the builds of one patch, why a payload cannot be recorded faithfully, or nothing."""
+def _judge(root: str, layers: tuple[LayerFile, ...], name: str) -> Judgement:
+    """Say, once for the builds of one patch, whether a payload can be recorded faithfully."""
     image = _open_image(root, layers)
-    return image.family.unsupported(image.fs, image.db, _load_payload(root, name))
+    return image.family.judge(image.fs, image.db, _load_payload(root, name))
 
 
 def _read_again(layers: Sequence[LayerFile], place: int, path: str) -> bytes:

@@ -157,10 +157,10 @@ class Patcher:
             reason = "newer packages exist and every one is skipped" if plan.skipped else ""
             return describe_result(image, outcome, states, plan, reason=reason)
         patched = manifest
-        if built is not None:
+        if not target.dry_run:
             with target.phases.phase("layer"):
                 patched = await self._assemble(image, built, plan, target)
-        return describe_result(image, Outcome.PATCHED, states, plan, patched=patched)
+        return describe_result(image, Outcome.PATCHED, states, plan, patched=patched, judgements=built.judgements)
 
     async def _inspect(self, layers: Sequence[LayerFile]) -> Inspection:
         answer = await self._pool.run(
@@ -174,7 +174,7 @@ class Patcher:
 
     async def _plan_and_build(
         self, image: Opened, states: Sequence[SourceState], target: Target
-    ) -> tuple[UpgradePlan, Built | None]:
+    ) -> tuple[UpgradePlan, Built]:
         """Plan, unpack and build until every package of the plan can be recorded faithfully."""
         excluded: dict[str, str] = {}
         indexes = tuple(state.index for state in states)
@@ -182,13 +182,13 @@ class Patcher:
             with target.phases.phase("plan"):
                 plan = await self._plan(image.layers, indexes, excluded, target)
             if not plan.upgrades:
-                return plan, None
+                return plan, Built()
             with target.phases.phase("packages"):
                 payloads = await self._unpack(image.inspection.family, plan.upgrades)
             with target.phases.phase("layer"):
                 built = await self._build(image, payloads, check_only=target.dry_run)
             if not built.unsupported:
-                return plan, None if target.dry_run else built
+                return plan, built
             excluded |= built.unsupported
         raise ResourceExhausted(f"no plan holds after {MAX_ROUNDS} rounds; exclude packages in policy.exclude")
 

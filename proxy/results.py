@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from proxy.api import Outcome, SkipInfo, SourceDate, UpgradeInfo
-from proxy.engine.family import Upgrade
+from proxy.api import MOVED, Outcome, SkipInfo, SourceDate, UpgradeInfo
+from proxy.engine.family import Judgement, Upgrade
 from proxy.engine.plan import UpgradePlan
 from proxy.errors import MalformedInput
 from proxy.jobs import Inspection, LayerFile
@@ -71,8 +71,10 @@ def describe_result(
     *,
     reason: str = "",
     patched: Manifest | None = None,
+    judgements: Mapping[str, Judgement] | None = None,
 ) -> PlatformResult:
-    """Return the result of one manifest, with the skipped sources before the skipped packages."""
+    """Return the result of one manifest: the skipped sources, then the skipped packages, then notes on upgrades."""
+    judged = judgements or {}
     sources = [
         SkipInfo(package="", reason=f"source {item.uri} ({item.written}): {item.reason}")
         for item in image.inspection.skipped_sources
@@ -81,12 +83,23 @@ def describe_result(
         SkipInfo(package=item.package, installed=item.installed, available=item.available, reason=item.reason)
         for item in (plan.skipped if plan else ())
     ]
+    upgrades = plan.upgrades if plan else ()
+    notes = [
+        SkipInfo(
+            package=item.key,
+            installed=item.package.version,
+            available=item.candidate.package.version,
+            reason=f"{MOVED}{note}",
+        )
+        for item in upgrades
+        for note in judged.get(item.key, Judgement()).notes
+    ]
     return PlatformResult(
         platform=image.platform,
         outcome=outcome,
         manifest=patched or image.manifest,
-        upgrades=tuple(describe_upgrade(item) for item in plan.upgrades) if plan else (),
-        skipped=(*sources, *packages),
+        upgrades=tuple(describe_upgrade(item, judged.get(item.key)) for item in upgrades),
+        skipped=(*sources, *packages, *notes),
         reason=reason,
         as_of=tuple(SourceDate(source=s.index.source.label, date=s.index.date.isoformat()) for s in states),
         stale=any(state.stale for state in states),
@@ -95,13 +108,14 @@ def describe_result(
     )
 
 
-def describe_upgrade(upgrade: Upgrade) -> UpgradeInfo:
+def describe_upgrade(upgrade: Upgrade, judgement: Judgement | None) -> UpgradeInfo:
     """Return the wire form of an upgrade."""
     return UpgradeInfo(
         package=upgrade.key,
         from_version=upgrade.package.version,
         to_version=upgrade.candidate.package.version,
         source=upgrade.candidate.source,
+        effect=judgement.effect if judgement else "",
     )
 
 

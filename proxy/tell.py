@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from proxy.api import Outcome, SkipInfo
+from proxy.api import Outcome, SkipInfo, UpgradeInfo
 from proxy.phases import Phases
 from proxy.results import PatchResult, PlatformResult
 from proxy.trust import Claim, VerifyKey
@@ -29,7 +29,7 @@ def tell_patch(image: str, written: str, result: PatchResult, phases: Phases, fi
         lines.append(f"{item.platform}" + (" (sources are stale)" if item.stale else ""))
         rows = [(u.package, u.from_version, "->", u.to_version) for u in item.upgrades]
         lines += [f"  {line}" for line in table(rows)]
-        lines += [f"  skipped: {_skip(skip)}" for skip in item.skipped]
+        lines += [f"  {'note' if skip.moved else 'skipped'}: {_skip(skip)}" for skip in item.skipped]
     if fixed:
         lines.append(f"fixed: {' '.join(fixed)}")
     if written and result.top:
@@ -101,12 +101,17 @@ def _platform(item: PlatformResult) -> dict[str, Any]:
         "platform": item.platform,
         "outcome": item.outcome.value,
         "digest": str(item.manifest.digest),
-        "upgrades": [{"package": u.package, "from": u.from_version, "to": u.to_version} for u in item.upgrades],
+        "upgrades": [_upgrade(upgrade) for upgrade in item.upgrades],
         "skipped": [skip.model_dump() for skip in item.skipped],
         "reason": item.reason,
         "as_of": [date.model_dump() for date in item.as_of],
         "stale": item.stale,
     }
+
+
+def _upgrade(upgrade: UpgradeInfo) -> dict[str, str]:
+    moved = {"package": upgrade.package, "from": upgrade.from_version, "to": upgrade.to_version}
+    return {**moved, "effect": upgrade.effect} if upgrade.effect else moved
 
 
 def _skip(skip: SkipInfo) -> str:
@@ -119,4 +124,6 @@ def _available(skip: SkipInfo | None) -> str:
 
 
 def _note(skip: SkipInfo | None, fixed: str) -> str:
-    return f"skipped: {skip.reason}" if skip else fixed
+    if skip is None:
+        return fixed
+    return skip.reason if skip.moved else f"skipped: {skip.reason}"

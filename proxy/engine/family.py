@@ -9,6 +9,7 @@ what it needs from outside it asks for as `Fetch`es.
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import BinaryIO, Protocol
 
 from proxy.engine.rootfs import RootFS
@@ -231,6 +232,29 @@ class Payload:
     entries: tuple[Entry, ...]
 
 
+class Effect(StrEnum):
+    """What an upgrade does beside putting its package's files in place (maintainer scripts, triggers).
+
+    `none` is proven to be nothing, `reproduced` is recorded as the native tool would leave it, `unknown` is neither.
+    """
+
+    NONE = "none"
+    REPRODUCED = "reproduced"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether a payload can be recorded faithfully: `reason` says why not, or is empty.
+
+    `notes` are what a person should know of an upgrade that goes ahead (a changed conffile that is kept).
+    """
+
+    effect: Effect = Effect.NONE
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
 Refresh = Generator[tuple[Fetch, ...], Mapping[Fetch, Blob | Absent], PackageIndex]
 
 
@@ -279,8 +303,8 @@ class Family(Protocol):
         Raises MalformedInput for an archive that is not what `package` says (name, version, architecture).
         """
 
-    def unsupported(self, fs: RootFS, db: InstalledDb, payload: Payload) -> str:
-        """Say why this payload cannot be recorded faithfully yet (a script with unknown effects...), or ``""``."""
+    def judge(self, fs: RootFS, db: InstalledDb, payload: Payload) -> Judgement:
+        """Say whether this payload can be recorded faithfully, and what is worth telling about it."""
 
     def record(self, fs: RootFS, db: InstalledDb, payloads: Sequence[Payload]) -> tuple[Entry, ...]:
         """Return the patch layer's entries: files, whiteouts and database, paths already resolved through `fs`."""

@@ -13,8 +13,10 @@ from proxy.engine.families.apk.repositories import REPOSITORIES, read_sources
 from proxy.engine.families.apk.version import compare_versions
 from proxy.engine.family import (
     Candidate,
+    Effect,
     Installed,
     InstalledDb,
+    Judgement,
     Package,
     PackageIndex,
     PackageSource,
@@ -95,10 +97,10 @@ class ApkFamily:
         del package, archive, spool, spool_name
         self._refuse()
 
-    def unsupported(self, fs: RootFS, db: InstalledDb, payload: Payload) -> str:
+    def judge(self, fs: RootFS, db: InstalledDb, payload: Payload) -> Judgement:
         """Say that no payload can be recorded."""
         del fs, db, payload
-        return self.inspect_only
+        return Judgement(Effect.UNKNOWN, self.inspect_only)
 
     def record(self, fs: RootFS, db: InstalledDb, payloads: Sequence[Payload]) -> tuple[Entry, ...]:
         """Refuse."""

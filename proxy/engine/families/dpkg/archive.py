@@ -11,7 +11,7 @@ import hashlib
 import lzma
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Protocol
 
 from isal import igzip_lib
@@ -27,12 +27,14 @@ MAX_DATA = 8 << 30  # bytes of all files; the largest real packages unpack to 3 
 MAX_RATIO = 1_200  # uncompressed over compressed; xz of sparse data reaches some hundreds
 RATIO_FREE = 64 << 20
 MAX_ENTRIES = 500_000
-MAX_INLINE = 256 << 10  # bytes of a conffile, which is kept in the entry since it is compared with the image's
+MAX_INLINE = 256 << 10  # bytes of a conffile or certificate, which is kept in the entry since it is looked into
+MAX_ALL_INLINE = 16 << 20
 
 OWN_SUMS = ".md5sums"  # the control file that stands for the missing md5sums; no package can have one of this name
 
 _CONTROL_LIMITS = Limits(size=MAX_CONTROL, entries=10_000)
 _DATA_LIMITS = Limits(size=MAX_DATA, entries=MAX_ENTRIES)
+_CERTIFICATES = "usr/share/ca-certificates/"
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60
 _CONTROL_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -254,10 +256,10 @@ def _check_identity(package: Package, control: dict[str, bytes], where: str) -> 
     stanzas = parse_stanzas(control.get("control", b""), f"{where} control")
     if len(stanzas) != 1:
         raise MalformedInput("no control file with one stanza", file=where)
-    for field, wanted in (("Package", package.name), ("Version", package.version), ("Architecture", package.arch)):
-        found = stanzas[0].get(field)
+    for name, wanted in (("Package", package.name), ("Version", package.version), ("Architecture", package.arch)):
+        found = stanzas[0].get(name)
         if found != wanted:
-            raise MalformedInput(f"its {field} is not {wanted}, as the index says", file=where, text=found)
+            raise MalformedInput(f"its {name} is not {wanted}, as the index says", file=where, text=found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +270,14 @@ class _Reading:
     spool: BinaryIO
     spool_name: str
     sums: dict[str, str] | None
+    room: list[int] = field(default_factory=lambda: [MAX_ALL_INLINE])
+
+    def _kept_at_hand(self, entry: Entry) -> bool:
+        wanted = entry.path in self.conffiles or entry.path.startswith(_CERTIFICATES)
+        if not wanted or entry.size > min(MAX_INLINE, self.room[0]):
+            return False
+        self.room[0] -= entry.size
+        return True
 
     def take(self, entry: Entry, body: Body) -> Entry:
         """Store a file's content and return its entry with the place."""
@@ -276,7 +286,7 @@ class _Reading:
         if entry.kind is not Kind.FILE:
             return entry
         pieces: list[bytes] = []
-        inline = entry.path in self.conffiles and entry.size <= MAX_INLINE
+        inline = self._kept_at_hand(entry)
         start = self.spool.tell()
         write: Callable[[bytes], object] = pieces.append if inline else self.spool.write
         if self.sums is None:

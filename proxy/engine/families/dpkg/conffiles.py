@@ -18,12 +18,16 @@ from proxy.engine.tar import Entry, Kind
 
 @dataclass(frozen=True, slots=True)
 class Conffile:
-    """What happens to one conffile: `entries` are written; `md5` goes into the database; or `reason` says why not."""
+    """What happens to one conffile: `entries` are written; `md5` goes into the database; or `reason` says why not.
+
+    `note` tells that the image's file is kept where nobody would expect it.
+    """
 
     path: str
     md5: str
     entries: tuple[Entry, ...] = ()
     reason: str = ""
+    note: str = ""
 
 
 def decide_conffiles(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> tuple[Conffile, ...]:
@@ -52,14 +56,14 @@ def _decide_one(  # noqa: PLR0911 - a table of cases, one return each
     fs: RootFS, path: str, new: Entry, old_md5: str, flags: str
 ) -> Conffile:
     data = new.content if isinstance(new.content, bytes) else b""
-    md5, there = _md5(data), fs.get(path)
+    md5, there = md5_of(data), fs.get(path)
     if flags or old_md5 == "newconffile":
         return Conffile(path, md5, reason=f"the conffile /{path} was {flags or 'not configured'} before")
     if there is None:
         return _decide_missing(fs, path, new, old_md5, md5)
     if there.kind is not Kind.FILE or fs.missing([path]):
         return Conffile(path, md5, reason=f"the conffile /{path} is a {there.kind} in the image, or cannot be read")
-    current = _md5(fs.read(path) or b"")
+    current = md5_of(fs.read(path) or b"")
     if md5 in {current, old_md5} and (old_md5 or current == md5):
         return Conffile(path, md5)  # the same already, or changed in the image only: kept
     if not old_md5:
@@ -94,20 +98,20 @@ def _decide_simple(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> 
         if entry is None or not isinstance(entry.content, bytes):
             yield Conffile(path, "", reason=f"the conffile /{path} is not in the package, or too large to compare")
             continue
-        md5 = _md5(entry.content)
+        md5 = md5_of(entry.content)
         if there is None:
             yield Conffile(path, md5)  # whoever made the image left it out
             continue
         if there.kind is not Kind.FILE or fs.missing([path]):
             yield Conffile(path, md5, reason=f"the conffile /{path} is a {there.kind} in the image, or cannot be read")
             continue
-        current = _md5(fs.read(path) or b"")
+        current = md5_of(fs.read(path) or b"")
         if current == md5:
             yield Conffile(path, md5)
         elif sums.get(path) == current or _of_one_layer(fs, path, record.file):
             yield Conffile(path, md5, (replace(entry, path=fs.locate(path)),))
         else:
-            yield Conffile(path, md5)
+            yield Conffile(path, md5, note=f"its conffile /{path} was changed in another layer and is kept")
 
 
 def _of_one_layer(fs: RootFS, *paths: str) -> bool:
@@ -123,5 +127,6 @@ def _listed(payload: Payload) -> tuple[str, ...]:
     return tuple(path for path in dict.fromkeys(paths) if path in known and path)
 
 
-def _md5(data: bytes) -> str:
+def md5_of(data: bytes) -> str:
+    """Return the hexadecimal md5 sum, as dpkg writes it."""
     return hashlib.md5(data, usedforsecurity=False).hexdigest()

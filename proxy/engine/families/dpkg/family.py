@@ -8,13 +8,14 @@ from proxy.engine.families.dpkg import candidates as selection
 from proxy.engine.families.dpkg.archive import unpack_package
 from proxy.engine.families.dpkg.database import DpkgDb, keeps, open_database
 from proxy.engine.families.dpkg.index import refresh_source
+from proxy.engine.families.dpkg.judge import judge
 from proxy.engine.families.dpkg.record import record_upgrade
-from proxy.engine.families.dpkg.scripts import unsupported
 from proxy.engine.families.dpkg.sources import image_sources
 from proxy.engine.families.dpkg.version import compare_versions
 from proxy.engine.family import (
     Candidate,
     InstalledDb,
+    Judgement,
     Package,
     PackageIndex,
     PackageSource,
@@ -67,9 +68,9 @@ class DpkgFamily:
         """Unpack a .deb."""
         return unpack_package(package, archive, spool, spool_name)
 
-    def unsupported(self, fs: RootFS, db: InstalledDb, payload: Payload) -> str:
-        """Say why a payload cannot be recorded faithfully, or ``""``."""
-        return unsupported(fs, _own(db), payload)
+    def judge(self, fs: RootFS, db: InstalledDb, payload: Payload) -> Judgement:
+        """Say whether a payload can be recorded faithfully."""
+        return judge(fs, _own(db), payload)
 
     def record(self, fs: RootFS, db: InstalledDb, payloads: Sequence[Payload]) -> tuple[Entry, ...]:
         """Return the entries of the patch layer."""

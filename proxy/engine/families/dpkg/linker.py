@@ -47,9 +47,18 @@ def parse_cache(data: bytes) -> tuple[tuple[str, str], ...]:
 
 def linker_cache_changes(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> str:
     """Say why the cache might change, or ``""`` if it provably names the same libraries."""
+    if fs.read(CACHE) is None:
+        return "the image has no cache now"
+    if _provided(db.info(record, "shlibs") or b"") != _provided(payload.control.get("shlibs", b"")):  # (1)
+        return "its shlibs name other libraries"
+    return cached_paths_change(fs, db, record, payload)
+
+
+def cached_paths_change(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> str:
+    """Say which path the cache, if there is one, would lose or gain (2, 3), or ``""``."""
     data = fs.read(CACHE)
     if data is None:
-        return "the image has no cache now"
+        return ""
     cached = {fs.locate(path.lstrip("/")): soname for soname, path in parse_cache(data)}
     old = {fs.locate(path) for path in db.files(record)}
     new = {fs.locate(entry.path): entry for entry in payload.entries if entry.kind is not Kind.DIR}
@@ -59,9 +68,7 @@ def linker_cache_changes(fs: RootFS, db: DpkgDb, record: Record, payload: Payloa
     gone = sorted(path for path in cached if path in old and path not in new)  # (2)
     if gone:
         return f"the new version has no /{gone[0]}"
-    if _provided(db.info(record, "shlibs") or b"") != _provided(payload.control.get("shlibs", b"")):  # (1)
-        return "its shlibs name other libraries"
-    added = next(iter(_added(cached, set(new) - old, new)), "")  # (3)
+    added = next(iter(_added(cached, set(new) - old - set(cached), new)), "")  # (3)
     return f"/{added} is new" if added else ""
 
 

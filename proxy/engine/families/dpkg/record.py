@@ -2,13 +2,14 @@
 
 Owns carrying out, as data, what dpkg does to a file system when it unpacks and configures packages without scripts.
 Every path goes through the image's own symlinks (``lib -> usr/lib``). What it cannot do faithfully is told by
-`scripts.unsupported` beforehand; it is not decided here.
+`judge` beforehand; it is not decided here.
 
 For each payload:
 1. the package's paths: filters, then directories only where none is, links never over a directory, conffiles by their
    own rules, everything else with the package's metadata;
 2. paths that only the old version had: gone, unless another package has them; directories if nothing is left in them;
-3. the record: the stanza, `info/*` (status) or the stanza file and its md5sums (status.d).
+3. the record: the stanza, `info/*` (status) or the stanza file and its md5sums (status.d);
+4. what scripts and triggers would change beside that, as `judge` found it.
 Format: dpkg(1), deb(5); https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md
 """
 
@@ -20,14 +21,16 @@ from proxy.engine.families.dpkg.conffiles import Conffile, decide_conffiles
 from proxy.engine.families.dpkg.database import INFO, STATUS, DpkgDb, Form, Record, parse_md5sums
 from proxy.engine.families.dpkg.deb822 import Stanza, render_stanzas
 from proxy.engine.families.dpkg.filters import Filters, read_filters
+from proxy.engine.families.dpkg.findings import Change
+from proxy.engine.families.dpkg.judge import find_all
 from proxy.engine.families.dpkg.statusentry import render_status
+from proxy.engine.families.dpkg.taker import PathTaker
 from proxy.engine.family import Payload
 from proxy.engine.layer import add_parents
 from proxy.engine.rootfs import RootFS
 from proxy.engine.tar import Entry, Kind
 
 SCRIPTS = frozenset({"preinst", "postinst", "prerm", "postrm", "config"})
-_TRIMMED = ("usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/info/", "usr/share/lintian/")
 
 
 def record_upgrade(fs: RootFS, db: DpkgDb, payloads: Sequence[Payload]) -> tuple[Entry, ...]:
@@ -54,6 +57,7 @@ class _Recording:
             for entry in self._record(record, payload, conffiles, stanzas):  # (3)
                 self._written[entry.path] = entry
         self._drop_old()  # (2)
+        self._change()  # (4)
         if stanzas:
             data = render_stanzas([stanzas.get(id(stanza), stanza) for stanza in self._db.stanzas])
             status = self._database_file(STATUS, data)
@@ -63,7 +67,7 @@ class _Recording:
 
     def _write_paths(self, record: Record, payload: Payload, conffiles: tuple[Conffile, ...]) -> None:
         special = {item.path for item in conffiles}
-        taker = PathTaker(self._fs, self._db, record, self._filters)
+        taker = PathTaker(self._fs, self._db, record, payload, self._filters)
         for entry in payload.entries:
             if entry.path in special or not taker.takes(entry):
                 continue
@@ -73,6 +77,16 @@ class _Recording:
         for item in conffiles:
             for entry in item.entries:
                 self._written[entry.path] = entry
+
+    def _change(self) -> None:
+        for _, payload in self._items:
+            for finding in find_all(self._fs, self._db, payload):
+                for entry in finding.entries if isinstance(finding, Change) else ():
+                    if entry.kind is Kind.WHITEOUT:
+                        self._written.pop(entry.path, None)
+                        self._gone.add(entry.path)
+                    else:
+                        self._written[entry.path] = entry
 
     def _drop_old(self) -> None:
         """Step 2, for all packages at once: a path may have moved from one to another."""
@@ -153,32 +167,6 @@ def placed(fs: RootFS, entry: Entry) -> Entry | None:
     if entry.kind is Kind.HARDLINK:
         return replace(entry, path=real, target=fs.locate(entry.target))
     return replace(entry, path=real)
-
-
-class PathTaker:
-    """Says which paths of a payload are installed at all.
-
-    With dpkg, its filters decide. In status.d images whoever made the image decided, and left out what dpkg never
-    heard of: a path that the old version had and the image lacks stays out, as does documentation in a folder that the
-    image does not have.
-    """
-
-    def __init__(self, fs: RootFS, db: DpkgDb, record: Record, filters: Filters) -> None:
-        self._fs, self._filters = fs, filters
-        self._simple = record.form is Form.STATUS_D
-        self._old = frozenset(db.sums(record)) if self._simple else frozenset()
-
-    def takes(self, entry: Entry) -> bool:
-        """Say whether the image gets this path."""
-        if not self._simple:
-            return not self._filters.skips(entry.path, entry.kind)
-        if self._fs.get(entry.path) is not None:
-            return True
-        if entry.path in self._old:
-            return False
-        return not (entry.path + "/").startswith(_TRIMMED) or bool(
-            entry.kind is not Kind.DIR and self._fs.listdir(entry.path.rpartition("/")[0])
-        )
 
 
 def _replaced_targets(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[str]:

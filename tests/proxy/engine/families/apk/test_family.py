@@ -143,7 +143,7 @@ def test_patching_is_refused_with_the_reason_everywhere() -> None:
         FAMILY.unpack(package, io.BytesIO(), spool, "spool")
     with pytest.raises(Unsupported, match="not patched yet"):
         FAMILY.record(fs, db, [])
-    assert FAMILY.unsupported(fs, db, Payload(package, {}, ())) == FAMILY.inspect_only
+    assert FAMILY.judge(fs, db, Payload(package, {}, ())).reason == FAMILY.inspect_only
 
 
 @pytest.mark.data

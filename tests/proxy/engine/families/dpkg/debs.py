@@ -11,8 +11,8 @@ from pathlib import Path
 
 from proxy.engine.families.dpkg.archive import unpack_package
 from proxy.engine.families.dpkg.database import keeps, open_database
+from proxy.engine.families.dpkg.judge import judge
 from proxy.engine.families.dpkg.record import record_upgrade
-from proxy.engine.families.dpkg.scripts import unsupported
 from proxy.engine.family import Package, Payload
 from proxy.engine.rootfs import RootFS, scan_layer
 from proxy.engine.tar import Entry, Kind, Span
@@ -113,7 +113,7 @@ def upgrade(root: Path, deb: Deb, path: Path) -> str:
     db = open_database(fs)
     assert db is not None
     payload, spool = unpack(deb, path)
-    reason = unsupported(fs, db, payload)
+    reason = judge(fs, db, payload).reason
     if not reason:
         apply(root, record_upgrade(fs, db, (payload,)), spool)
     return reason

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from proxy.engine.families.dpkg.database import keeps, open_database
+from proxy.engine.families.dpkg.judge import judge
 from proxy.engine.families.dpkg.linker import parse_cache
-from proxy.engine.families.dpkg.scripts import unsupported
 from proxy.errors import MalformedInput
 from tests.proxy.engine.families.dpkg.debs import Deb, run, unpack
 from tests.proxy.engine.filesystems import Link, make_fs
@@ -48,7 +48,7 @@ def reason(tmp_path: Path, new: Deb, *, interested: bytes = b"libc-bin\n", cache
     fs = make_fs(files, keeps)
     db = open_database(fs)
     assert db is not None
-    return unsupported(fs, db, unpack(new, new.build(tmp_path))[0])
+    return judge(fs, db, unpack(new, new.build(tmp_path))[0]).reason
 
 
 def library(*names: str, shlibs: bytes = SHLIBS) -> Deb:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from proxy.engine.families.dpkg.database import keeps, open_database
+from proxy.engine.families.dpkg.judge import judge as judge_payload
 from proxy.engine.families.dpkg.record import record_upgrade
-from proxy.engine.families.dpkg.scripts import unsupported
 from proxy.engine.tar import Entry, Kind
 from tests.proxy.engine.families.dpkg.debs import Deb, install, open_tree, run, tree_of, unpack, upgrade
 from tests.proxy.engine.filesystems import Link, make_fs
@@ -237,7 +237,7 @@ def record_simple(tmp_path: Path, files: Mapping[str, bytes | Link], new: Deb) -
     db = open_database(fs)
     assert db is not None
     payload, _ = unpack(new, new.build(tmp_path / "new"))
-    assert unsupported(fs, db, payload) == ""
+    assert judge_payload(fs, db, payload).reason == ""
     return {entry.path: entry for entry in record_upgrade(fs, db, (payload,))}
 
 

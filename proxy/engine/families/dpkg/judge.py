@@ -1,0 +1,118 @@
+"""Whether an upgrade can be recorded faithfully: odd paths, conffiles, scripts, triggers, derived files.
+
+Owns the judgement of one payload. Its effect is `none` (proven from the scripts' own text and the image),
+`reproduced` (what scripts would do is written as data) or `unknown`, and then the package is skipped with the reason.
+
+1. paths: nothing that dpkg would refuse, divert or override;
+2. conffiles: decided (see `conffiles`);
+3. with dpkg's own database: `scripts` and `triggers`; in status.d images, where nothing runs: `derived`.
+"""
+
+from collections.abc import Iterator
+
+from proxy.engine.families.dpkg.conffiles import decide_conffiles
+from proxy.engine.families.dpkg.database import ADMIN, DpkgDb, Form, Record
+from proxy.engine.families.dpkg.derived import find_derived
+from proxy.engine.families.dpkg.filters import read_filters
+from proxy.engine.families.dpkg.findings import Change, Finding, Note, Reason
+from proxy.engine.families.dpkg.scripts import walk_scripts
+from proxy.engine.families.dpkg.taker import PathTaker
+from proxy.engine.families.dpkg.triggers import find_triggered
+from proxy.engine.family import Effect, Judgement, Payload
+from proxy.engine.rootfs import RootFS
+from proxy.engine.tar import Entry, Kind
+
+
+def judge(fs: RootFS, db: DpkgDb, payload: Payload) -> Judgement:
+    """Judge one payload; the first reason against it counts."""
+    name = db.record_of(payload.package).installed.key
+    notes: list[str] = []
+    effect = Effect.NONE
+    for finding in find_all(fs, db, payload):
+        match finding:
+            case Reason():
+                return Judgement(Effect.UNKNOWN, f"{name}: {finding.text}")
+            case Note():
+                notes.append(finding.text)
+            case Change():
+                effect = Effect.REPRODUCED
+    return Judgement(effect, "", tuple(dict.fromkeys(notes)))
+
+
+def find_all(fs: RootFS, db: DpkgDb, payload: Payload) -> Iterator[Finding]:
+    """Yield everything that is found about one payload."""
+    record = db.record_of(payload.package)
+    yield from map(Reason, _paths(fs, db, record, payload))
+    yield from _conffiles(fs, db, record, payload)
+    if record.form is Form.STATUS_D:
+        yield from find_derived(fs, db, record, payload)
+    else:
+        yield from walk_scripts(fs, db, record, payload)
+        yield from map(Reason, find_triggered(fs, db, record, payload))
+
+
+def _paths(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[str]:
+    name = record.installed.package.name
+    for key, other in db.records.items():
+        if other is not record and other.installed.package.name == name:
+            yield f"{key} is installed too and must move with it, which is not done yet"
+    special = set(_overridden(fs))
+    taker = PathTaker(fs, db, record, payload, read_filters(fs))
+    links = {entry.path for entry in payload.entries if entry.kind is Kind.SYMLINK}
+    replaces = payload.package.fields.get("Replaces", "")
+    for entry in payload.entries:
+        if entry.path in special:
+            yield f"/{entry.path} is diverted or has a statoverride, which is not followed yet"
+        if any(parent in links for parent in _parents(entry.path)):
+            yield f"/{entry.path} lies under a link of the same package"
+        if taker.takes(entry):
+            yield from _one_path(fs, db, record, entry, replaces)
+    yield from (f"/{path} of the old version is diverted" for path in db.files(record) if path in special)
+
+
+def _one_path(fs: RootFS, db: DpkgDb, record: Record, entry: Entry, replaces: str) -> Iterator[str]:
+    there = fs.get(entry.path)
+    if there is None:
+        parent = fs.get(fs.resolve(entry.path.rpartition("/")[0])) if "/" in entry.path else None
+        if parent is not None and parent.kind is not Kind.DIR:
+            yield f"/{entry.path} would lie under a path that is no directory"
+        return
+    if entry.kind is Kind.DIR:
+        real = fs.get(fs.resolve(entry.path))
+        if real is None or real.kind is not Kind.DIR:
+            yield f"/{entry.path} is a {there.kind} in the image and a directory in the package"
+        return
+    if there.kind is Kind.DIR and entry.kind is not Kind.SYMLINK:
+        yield f"/{entry.path} is a directory in the image and a {entry.kind} in the package"
+    name = record.installed.package.name
+    others = [key for key in db.owners.get(fs.locate(entry.path), ()) if key.partition(":")[0] != name]
+    if others and there.kind is not Kind.DIR:
+        more = " (it says Replaces; not followed yet)" if replaces else ""
+        yield f"/{entry.path} belongs to {others[0]}{more}"
+
+
+def _conffiles(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[Finding]:
+    for item in decide_conffiles(fs, db, record, payload):
+        if item.reason:
+            yield Reason(item.reason)
+        if item.note:
+            yield Note(item.note)
+    if b"remove-on-upgrade" in payload.control.get("conffiles", b""):
+        yield Reason("its conffiles have the flag remove-on-upgrade, which is not followed yet")
+
+
+def _overridden(fs: RootFS) -> Iterator[str]:
+    lines = (fs.read(f"{ADMIN}/diversions") or b"").decode("utf-8", "surrogateescape").split("\n")
+    for at in range(0, len(lines) - 2, 3):
+        yield lines[at].lstrip("/")
+        yield lines[at + 1].lstrip("/")
+    for line in (fs.read(f"{ADMIN}/statoverride") or b"").decode("utf-8", "surrogateescape").split("\n"):
+        parts = line.split(" ", 3)
+        if len(parts) == 4:  # noqa: PLR2004 - user, group, mode, path
+            yield parts[3].lstrip("/")
+
+
+def _parents(path: str) -> Iterator[str]:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
