@@ -135,7 +135,8 @@ async def survived(proxy: ProxyProcess, world: World, images: list[str], seconds
         return True
     await proxy.end(signal.SIGKILL)
     await asyncio.wait({patch})
-    assert patch.exception() is not None
+    if patch.exception() is None:  # the answer was on its way already
+        assert patch.result()["outcome"] == "patched"
     return False
 
 
