@@ -8,6 +8,7 @@ Specification: dpkg-maintscript-helper(1), deb-systemd-helper(1p), update-altern
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from proxy.engine.families.dpkg.findings import Change
 from proxy.engine.families.dpkg.version import compare_versions
 
 
@@ -16,7 +17,7 @@ class Does:
 
 
 DOES = Does()
-Verdict = bool | Does | None
+Verdict = bool | Does | Change | None
 Words = list[str | None]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from proxy.engine.families.dpkg.archive import OWN_SUMS
 from proxy.engine.families.dpkg.commands import Scene
 from proxy.engine.families.dpkg.database import DpkgDb, Record
-from proxy.engine.families.dpkg.effects import find_effect
+from proxy.engine.families.dpkg.effects import find_effects
 from proxy.engine.families.dpkg.findings import Finding, Reason
 from proxy.engine.family import Payload
 from proxy.engine.rootfs import RootFS
@@ -49,9 +49,11 @@ def walk_scripts(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> It
             images.read,
             images.unit_same,
         )
-        effect = find_effect(script, scene)
-        if effect is not None:
-            yield Reason(f"its {name} is not understood yet (line {effect.line}: {effect.what})")
+        effects = find_effects(script, scene)
+        if effects.unknown is not None:
+            unknown = effects.unknown
+            yield Reason(f"its {name} is not understood yet (line {unknown.line}: {unknown.what})")
+        yield from effects.changes
     if "config" in payload.control and images.exists("usr/bin/apt-extracttemplates", "-e") is not False:
         yield Reason("its config would be run by debconf before the upgrade, which is not reproduced yet")
 

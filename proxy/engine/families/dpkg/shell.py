@@ -1,108 +1,36 @@
 """Reads the part of POSIX sh that maintainer scripts are written in, as a tree.
 
-Owns tokens and grammar: lists, if, case, functions, simple commands with redirections. Refuses what it does not
-understand (here documents, loops over computed lists, subshells...) by raising `NotUnderstood` with the line: a
-script that was half understood would be worse than one that was not.
-Specification: POSIX.1-2017 Shell Command Language, Debian Policy 6.5
+Owns the grammar: lists, pipes, if, case, loops, functions, groups, subshells, simple commands with redirections.
+Refuses what it does not understand (background commands, bash's own forms...) by raising `NotUnderstood` with the
+line: a script that was half understood would be worse than one that was not.
+Specification: POSIX.1-2017 Shell Command Language 2.9 and 2.10, Debian Policy 6.5
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+
+from proxy.engine.families.dpkg.shelltokens import NotUnderstood, Redirection, Token, cut_tokens
+from proxy.engine.families.dpkg.shelltree import (
+    Case,
+    Chain,
+    Command,
+    For,
+    Function,
+    Group,
+    If,
+    Node,
+    Pipe,
+    Redirected,
+    While,
+)
+
+__all__ = ["NotUnderstood", "parse_commands", "parse_script"]
 
 MAX_SCRIPT = 256 << 10  # bytes
 MAX_DEPTH = 40
 
 
-class NotUnderstood(Exception):
-    """The script uses shell that is not read here; `line` is where."""
-
-    def __init__(self, line: int, what: str) -> None:
-        super().__init__(what)
-        self.line, self.what = line, what
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A simple command: words as written (quotes kept), and its redirections."""
-
-    line: int
-    words: tuple[str, ...]
-    redirections: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """Commands joined by ``&&``, ``||``, ``|``: each later one with its operator; `negated` says ``!`` came first."""
-
-    line: int
-    first: "Node"
-    rest: tuple[tuple[str, "Node"], ...] = ()
-    negated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class If:
-    """Branches in order, each a condition and a body; an else branch has the condition ``()``."""
-
-    line: int
-    branches: tuple[tuple[tuple["Node", ...], tuple["Node", ...]], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A word and its branches: patterns and body."""
-
-    line: int
-    word: str
-    branches: tuple[tuple[tuple[str, ...], tuple["Node", ...]], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """A function that was defined."""
-
-    line: int
-    name: str
-    body: tuple["Node", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Commands between braces."""
-
-    line: int
-    body: tuple["Node", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Loop:
-    """A for or while loop: its head as written and its body."""
-
-    line: int
-    head: tuple[str, ...]
-    body: tuple["Node", ...]
-
-
-Node = Command | Chain | If | Case | Function | Group | Loop
-
-_SUBSTITUTED = r"\$\((?:[^()'\"`\\]|\"[^\"`\\]*\"|'[^']*')*\)|`[^`\\]*`"
-_QUOTED = rf"\"(?:[^\"\\`$]|\\.|\$(?!\()|{_SUBSTITUTED})*\"|'[^']*'"
-_WORD = rf"(?:[^\s;&|<>()'\"`$\\]|\\.|{_QUOTED}|{_SUBSTITUTED}|\$\{{[^}}\n]*\}}|\$(?!\())+"
-_TOKEN = re.compile(
-    r"(?P<blank>(?:[ \t]|\\\n)+)|(?P<comment>#[^\n]*)|(?P<newline>\n)"
-    rf"|(?P<redirect>[0-9]?(?:>>|>&|<&|>\||>|<(?!<))[ \t]*{_WORD})"
-    rf"|(?P<operator>&&|\|\||;;|[;&|()])|(?P<word>{_WORD})"
-)
 _RESERVED = {"then", "elif", "else", "fi", "esac", "done", "do", "}"}
-_NOT_READ = {"until", "select", "[[", "function"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    text: str
-    line: int
+_NOT_READ = {"select", "[[", "function", "time", "coproc", "in"}
 
 
 def parse_script(script: bytes) -> tuple[Node, ...]:
@@ -111,40 +39,37 @@ def parse_script(script: bytes) -> tuple[Node, ...]:
         raise NotUnderstood(1, "too long")
     if not re.match(rb"#! ?/bin/(?:sh|bash|dash)(?: -[eu]+)?\s*\n", script):
         raise NotUnderstood(1, "not a shell script: " + script[:60].partition(b"\n")[0].decode("utf-8", "replace"))
-    parser = _Parser(list(_tokens(script.decode("utf-8", "surrogateescape"))))
+    return parse_commands(script.decode("utf-8", "surrogateescape"))
+
+
+def parse_commands(text: str, line: int = 1) -> tuple[Node, ...]:
+    """Parse commands, as a script has them or a substitution; raises NotUnderstood."""
+    parser = _Parser(list(cut_tokens(text, line)))
     body = parser.body(frozenset(), 0)
     parser.end()
     return body
 
 
-def _tokens(text: str) -> Iterator[_Token]:
-    at, line, fresh = 0, 1, True
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None or (match.lastgroup == "comment" and not fresh):
-            raise NotUnderstood(line, text[at:].partition("\n")[0][:80])
-        kind, found = match.lastgroup or "", match[0]
-        if kind not in {"blank", "comment"}:
-            yield _Token(kind, found, line)
-        fresh = kind != "word"
-        line += found.count("\n")
-        at = match.end()
-
-
 class _Parser:
-    def __init__(self, tokens: list[_Token]) -> None:
+    def __init__(self, tokens: list[Token]) -> None:
         self._tokens, self._at = tokens, 0
 
-    def _peek(self, ahead: int = 0) -> _Token:
+    def _peek(self, ahead: int = 0) -> Token:
         if self._at + ahead < len(self._tokens):
             return self._tokens[self._at + ahead]
-        return _Token("end", "", self._tokens[-1].line if self._tokens else 1)
+        return Token("end", "", self._tokens[-1].line if self._tokens else 1)
 
-    def _take(self, text: str = "") -> _Token:
+    def _take(self, text: str = "") -> Token:
         token = self._peek()
-        if text and token.text != text:
-            raise NotUnderstood(token.line, f"{token.text or 'the end'} where {text} was expected")
+        if token.kind == "end" or (text and token.text != text):
+            raise NotUnderstood(token.line, f"{token.text or 'the end'} where {text or 'more'} was expected")
         self._at += 1
+        return token
+
+    def _word(self) -> Token:
+        token = self._take()
+        if token.kind != "word":
+            raise NotUnderstood(token.line, f"{token.text.strip()} where a word was expected")
         return token
 
     def _skip_newlines(self) -> None:
@@ -173,44 +98,58 @@ class _Parser:
                 nodes.append(self._chain(depth))
 
     def _chain(self, depth: int) -> Node:
+        first = self._pipe(depth)
+        rest: list[tuple[str, Node]] = []
+        while self._peek().text in {"&&", "||"}:
+            operator = self._take().text
+            self._skip_newlines()
+            rest.append((operator, self._pipe(depth)))
+        if self._peek().text in {"&", "("}:
+            raise NotUnderstood(self._peek().line, f"a {self._peek().text} in a command")
+        return Chain(first.line, first, tuple(rest)) if rest else first
+
+    def _pipe(self, depth: int) -> Node:
         line = self._peek().line
         negated = self._peek().text == "!"
         if negated:
             self._at += 1
-        first = self._command(depth)
-        rest: list[tuple[str, Node]] = []
-        while self._peek().text in {"&&", "||", "|"}:
-            operator = self._take().text
+        nodes = [self._command(depth)]
+        while self._peek().text == "|":
+            self._at += 1
             self._skip_newlines()
-            if self._peek().text == "!":
-                self._at += 1
-                rest.append((operator, Chain(self._peek().line, self._command(depth), (), negated=True)))
-            else:
-                rest.append((operator, self._command(depth)))
-        if self._peek().text in {"&", "("}:
-            raise NotUnderstood(self._peek().line, f"a {self._peek().text} in a command")
-        return Chain(line, first, tuple(rest), negated) if rest or negated else first
+            nodes.append(self._command(depth))
+        return Pipe(line, tuple(nodes), negated) if negated or len(nodes) > 1 else nodes[0]
 
     def _command(self, depth: int) -> Node:
         token = self._peek()
-        if token.text == "if":
-            return self._if(depth)
-        if token.text == "case":
-            return self._case(depth)
+        compound = {
+            "if": self._if, "case": self._case, "{": self._group, "(": self._subshell,
+            "for": self._for, "while": self._while, "until": self._while,
+        }.get(token.text)  # fmt: skip
+        if compound is not None:
+            return self._redirected(compound(depth))
         if token.kind == "word" and self._peek(1).text == "(" and self._peek(2).text == ")":
             return self._function(depth)
-        if token.text == "{":
-            return self._group(depth)
-        if token.text in {"for", "while"}:
-            return self._loop(depth)
-        if token.text in _NOT_READ or token.kind not in {"word", "redirect"}:
+        if token.text in _NOT_READ or token.text in _RESERVED or token.kind not in {"word", "redirect"}:
             raise NotUnderstood(token.line, token.text or "an unexpected end")
         words: list[str] = []
-        redirections: list[str] = []
+        redirections: list[Redirection] = []
         while self._peek().kind in {"word", "redirect"}:
             found = self._take()
-            (words if found.kind == "word" else redirections).append(found.text)
+            if found.redirection is not None:
+                redirections.append(found.redirection)
+            else:
+                words.append(found.text)
         return Command(token.line, tuple(words), tuple(redirections))
+
+    def _redirected(self, node: Node) -> Node:
+        redirections: list[Redirection] = []
+        while (redirection := self._peek().redirection) is not None:
+            redirections.append(redirection)
+            self._at += 1
+        if self._peek().kind == "word" and self._peek().text not in _RESERVED:
+            raise NotUnderstood(self._peek().line, self._peek().text)
+        return Redirected(node.line, node, tuple(redirections)) if redirections else node
 
     def _if(self, depth: int) -> Node:
         line = self._take("if").line
@@ -224,11 +163,11 @@ class _Parser:
                 branches.append(((), self.body(frozenset({"fi"}), depth + 1)))
                 self._take("fi")
             if word in {"else", "fi"}:
-                return self._plain(If(line, tuple(branches)))
+                return If(line, tuple(branches))
 
     def _case(self, depth: int) -> Node:
         line = self._take("case").line
-        word = self._take().text
+        word = self._word().text
         self._skip_newlines()
         self._take("in")
         branches: list[tuple[tuple[str, ...], tuple[Node, ...]]] = []
@@ -236,46 +175,63 @@ class _Parser:
             self._skip_newlines()
             if self._peek().text == "esac":
                 self._at += 1
-                return self._plain(Case(line, word, tuple(branches)))
+                return Case(line, word, tuple(branches))
             if self._peek().text == "(":
                 self._at += 1
-            patterns = [self._take().text]
+            patterns = [self._word().text]
             while self._peek().text == "|":
                 self._at += 1
-                patterns.append(self._take().text)
+                patterns.append(self._word().text)
             self._take(")")
             branches.append((tuple(patterns), self.body(frozenset({";;", "esac"}), depth + 1)))
             if self._peek().text == ";;":
                 self._at += 1
 
-    def _loop(self, depth: int) -> Node:
-        line = self._peek().line
-        head: list[str] = []
-        while self._peek().text != "do":
-            token = self._take()
-            if token.kind == "end":
-                raise NotUnderstood(line, "a loop without do")
-            head.append(token.text)
+    def _for(self, depth: int) -> Node:
+        line = self._take("for").line
+        name = self._word().text
+        if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None:
+            raise NotUnderstood(line, f"for {name}")
+        self._skip_newlines()
+        words = ['"$@"']
+        if self._peek().text == "in":
+            self._at += 1
+            words = []
+            while self._peek().kind == "word":
+                words.append(self._take().text)
+        if self._peek().text == ";":
+            self._at += 1
+        self._skip_newlines()
+        return For(line, name, tuple(words), self._do(depth))
+
+    def _while(self, depth: int) -> Node:
+        line = self._take().line
+        condition = self.body(frozenset({"do"}), depth + 1)
+        return While(line, condition, self._do(depth))
+
+    def _do(self, depth: int) -> tuple[Node, ...]:
         self._take("do")
         body = self.body(frozenset({"done"}), depth + 1)
         self._take("done")
-        return self._plain(Loop(line, tuple(head), body))
+        return body
 
     def _function(self, depth: int) -> Node:
         token = self._take()
         self._at += 2
         self._skip_newlines()
-        group = self._group(depth)
-        return Function(token.line, token.text, group.body)
+        body = self._command(depth + 1)
+        if not isinstance(body, Group):
+            raise NotUnderstood(token.line, f"{token.text}() without braces")
+        return Function(token.line, token.text, (body,) if body.alone else body.body)
 
-    def _group(self, depth: int) -> Group:
+    def _group(self, depth: int) -> Node:
         line = self._take("{").line
         body = self.body(frozenset({"}"}), depth + 1)
         self._take("}")
         return Group(line, body)
 
-    def _plain(self, node: Node) -> Node:
-        """Refuse redirections of a whole compound command."""
-        if self._peek().kind == "redirect":
-            raise NotUnderstood(self._peek().line, self._peek().text)
-        return node
+    def _subshell(self, depth: int) -> Node:
+        line = self._take("(").line
+        body = self.body(frozenset({")"}), depth + 1)
+        self._take(")")
+        return Group(line, body, alone=True)

@@ -1,97 +1,173 @@
-"""Words of a shell script: their values as far as they are known, and what they would run on the way.
+"""Words of a shell script: their values as far as they are known, and what they run on the way.
 
-Owns quotes, variables and command substitutions. A word whose value is not known is None; a word that would run
-something that does more than read raises `Runs`.
+Owns quotes, variables, parameter expansion, field splitting. A value that is not known is None. Command substitutions
+are handed to whoever walks the script; what would assign on the way raises `Runs`.
 Specification: POSIX.1-2017 Shell Command Language, 2.2 and 2.6
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-TALKS = frozenset({"echo", "printf"})
-READS = frozenset({
-    "grep", "egrep", "cmp", "diff", "cat", "id", "uname", "stat", "readlink", "dirname", "basename", "getent",
-    "which", "type", "dpkg-query", "head", "tail", "cut", "wc", "ischroot", "md5sum", "sha256sum",
-    "realpath", "tr",
-})  # fmt: skip
-_VARIABLE = re.compile(r"\$(?:\{([A-Za-z0-9_@#]+)(?::?-([^${}`]*))?\}|([A-Za-z_][A-Za-z0-9_]*|[0-9@#*?!$-]))")
-_SUBSTITUTION = re.compile(r"\$\(([^()`]*)\)|`([^`()$]*)`")
+from proxy.engine.families.dpkg.shelltokens import end_of_piece
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-]")
+_PARAMETER = re.compile(r"([A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?$!-])(?:(:?[-=?+]|%%?|##?)(.*))?", re.DOTALL)
+_GLOB = re.compile(r"[*?]|\[.*\]", re.DOTALL)
+_ALL = frozenset({'"$@"', "$@", '"${@}"', "${@}", "$*", '${1+"$@"}'})
 
 
 class Runs(Exception):
-    """A substitution that may do more than read."""
+    """An expansion that does more than read."""
 
 
-def expand_word(word: str, variables: Mapping[str, str | None], arguments: Sequence[str]) -> str | None:
-    """Expand a word; None if its value is not known. What is substituted must only read."""
-    if re.fullmatch(r"'[^']*'", word):
-        return word[1:-1]
-    rest = word
-    for found in _SUBSTITUTION.finditer(word):
-        if not _substitutes_reading(found[1] or found[2]):
-            raise Runs(found[0])
-        rest = rest.replace(found[0], "")
-    if "$(" in rest or "`" in rest:
-        raise Runs(word)
-    if rest != word:
-        return None
-    out: list[str] = []
-    for piece in re.findall(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|\\.|[^'\"\\]+|.", word, re.DOTALL):
-        if piece[0] == "'":
-            out.append(piece[1:-1])
-            continue
-        if piece[0] == "\\":
-            out.append(piece[1:])
-            continue
-        text = _expand(piece[1:-1] if piece[0] == '"' else piece, variables, arguments)
-        if text is None:
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of a word: its text, whether quotes protect it, and whether it comes from an expansion."""
+
+    text: str | None
+    quoted: bool = False
+    expanded: bool = False
+
+
+class Words:
+    """Expands words with what is known now.
+
+    Args:
+        variables: values of the shell's variables; those that are missing are not known.
+        arguments: the positional parameters; None for those that are not known.
+        run: walks the text of a command substitution and gives its output, or None if that is not known.
+    """
+
+    def __init__(
+        self,
+        variables: Mapping[str, str | None],
+        arguments: Sequence[str | None],
+        run: Callable[[str], str | None],
+    ) -> None:
+        self._variables, self._arguments, self._run = variables, arguments, run
+
+    def value(self, word: str) -> str | None:
+        """Return the value of a word that is not split (an assignment, a redirection, the word of a case)."""
+        return _join(list(self._pieces(word)))
+
+    def fields(self, word: str) -> list[str | None]:
+        """Return the fields that a word of a command becomes; one None where that is not known."""
+        if word in _ALL:
+            split = word.startswith("$")
+            return [None if split and value is not None and not _plain(value) else value for value in self._arguments]
+        pieces = list(self._pieces(word))
+        whole = _join(pieces)
+        if whole is None or re.match(r"~", word) or re.search(r"\{[^{}'\"]*(?:,|\.\.)[^{}]*\}", word):
+            return [None]
+        loose = [piece for piece in pieces if not piece.quoted]
+        if _GLOB.search("".join("\0" if piece.quoted else piece.text or "" for piece in pieces)):
+            return [None]
+        opened = [piece for piece in loose if piece.expanded]
+        if not any(re.search(r"\s", piece.text or "") for piece in opened):
+            return [] if not whole and len(opened) == len(pieces) and pieces else [whole]
+        if self._variables.get("IFS", " ") != " " or len(pieces) > 1:
+            return [None]
+        return list(whole.split())
+
+    def pattern(self, word: str) -> str | None:
+        """Return a word as a pattern for fnmatch: what quotes protect stands for itself."""
+        texts: list[str] = []
+        for piece in self._pieces(word):
+            if piece.text is None:
+                return None
+            texts.append(re.sub(r"[*?\[]", r"[\g<0>]", piece.text) if piece.quoted else piece.text)
+        return "".join(texts)
+
+    def document(self, text: str) -> None:
+        """Carry out the expansions of a here-document, for what they run."""
+        list(self._inside(text, '"'))
+
+    def _pieces(self, word: str) -> Iterator[_Piece]:
+        at = 0
+        while at < len(word):
+            end = end_of_piece(word, at, 0)
+            part = word[at:end]
+            at = end
+            if part[0] == "'":
+                yield _Piece(part[1:-1], quoted=True)
+            elif part[0] == '"':
+                yield _Piece(_join(list(self._inside(part[1:-1], ""))), quoted=True)
+            elif part[0] == "\\":
+                yield _Piece("" if part == "\\\n" else part[1:], quoted=True)
+            elif part[0] == "$" and (name := _NAME.match(word, end)) and len(part) == 1:
+                at = name.end()
+                yield _Piece(self._variable(name[0]), expanded=True)
+            elif part[0] in "$`" and len(part) > 1:
+                yield _Piece(self._expansion(part), expanded=True)
+            else:
+                yield _Piece(part)
+
+    def _inside(self, text: str, literal: str) -> Iterator[_Piece]:
+        """Yield the pieces of what stands between double quotes; `literal` are quotes that mean themselves."""
+        at = 0
+        while at < len(text):
+            character = text[at]
+            if character == "\\" and at + 1 < len(text):
+                protected = text[at + 1] in "$`\\\n" or (text[at + 1] == '"' and not literal)
+                yield _Piece(("" if text[at + 1] == "\n" else text[at + 1]) if protected else text[at : at + 2])
+                at += 2
+            elif character == "$" and (name := _NAME.match(text, at + 1)):
+                at = name.end()
+                yield _Piece(self._variable(name[0]))
+            elif character in "$`" and text[at : at + 2] not in {"$", "$'", '$"'}:
+                end = end_of_piece(text, at, 0)
+                yield _Piece(self._expansion(text[at:end]) if end > at + 1 else character)
+                at = end
+            else:
+                yield _Piece(character)
+                at += 1
+
+    def _expansion(self, text: str) -> str | None:
+        if text.startswith("$(("):
+            inner = text[3:-2]
+            if re.search(r"\+\+|--|(?<![=!<>])=(?!=)|<<=|>>=", inner):
+                raise Runs(text)
+            list(self._inside(inner, ""))
             return None
-        out.append(text)
-    return "".join(out)
+        if text.startswith("$("):
+            return self._run(text[2:-1])
+        if text.startswith("`"):
+            return self._run(re.sub(r"\\([$`\\])", r"\1", text[1:-1]))
+        return self._parameter(text[2:-1])
+
+    def _parameter(self, text: str) -> str | None:
+        if text.startswith("#") and len(text) > 1:
+            return None
+        match = _PARAMETER.fullmatch(text)
+        if match is None:
+            raise Runs(f"${{{text}}}")
+        name, operator, word = match.groups()
+        found = self._variable(name)
+        if operator is None:
+            return found
+        other = self.value(word)
+        if operator in {"=", ":="}:
+            raise Runs(f"${{{text}}}")
+        if operator in {":-", "-", ":+", "+"} and found is not None:
+            has = found != "" if ":" in operator or not name.isdigit() else int(name) <= len(self._arguments)
+            if not has and ":" not in operator and not name.isdigit():
+                return None  # whether it is set at all is not kept
+            return (found if has else other) if "-" in operator else (other if has else "")
+        return None
+
+    def _variable(self, name: str) -> str | None:
+        if name.isdigit() and name != "0":
+            return self._arguments[int(name) - 1] if int(name) <= len(self._arguments) else ""
+        if name == "#":
+            return None if None in self._arguments else str(len(self._arguments))
+        return self._variables.get(name)
 
 
-def _expand(text: str, variables: Mapping[str, str | None], arguments: Sequence[str]) -> str | None:
-    """Expand the variables of an unquoted or double-quoted piece."""
-    unknown = False
-
-    def value(match: re.Match[str]) -> str:
-        nonlocal unknown
-        name = match[1] or match[3]
-        found = _variable(name, variables, arguments)
-        if not found and match[2] is not None:
-            found = match[2] if found == "" or name not in variables else None
-        unknown = unknown or found is None
-        return found or ""
-
-    out = _VARIABLE.sub(value, text)
-    return None if unknown or "$" in _VARIABLE.sub("", text) else re.sub(r"\\([\"$`\\])", r"\1", out)
+def _join(pieces: Sequence[_Piece]) -> str | None:
+    texts = [piece.text for piece in pieces]
+    return None if None in texts else "".join(text or "" for text in texts)
 
 
-def _variable(name: str, variables: Mapping[str, str | None], arguments: Sequence[str]) -> str | None:
-    if name.isdigit() and name != "0":
-        return arguments[int(name) - 1] if int(name) <= len(arguments) else ""
-    if name == "#":
-        return str(len(arguments))
-    return variables.get(name)
-
-
-def only_reads(words: Sequence[str]) -> bool:
-    """Say whether a command, as written, can only read and print."""
-    match words:
-        case ["command", option, *_]:
-            return option in {"-v", "-V"}
-        case ["sed", *options]:
-            return not any(re.match(r"-[a-z]*i|--in|-[a-z]*f|.*\bw\b", option, re.DOTALL) for option in options)
-        case ["sort", *options]:
-            return not any(option.startswith(("-o", "--o")) for option in options)
-        case [name, *_]:
-            return name in READS or name in TALKS
-    return False
-
-
-def _substitutes_reading(text: str) -> bool:
-    """Say whether what stands in a command substitution can only read: a pipe of plain commands."""
-    plain = re.sub(r"[0-9]?>\s*/dev/null|[0-9]>&[0-9]", "", text)
-    if re.search(r"[<>;&\n]|\|\|", plain):
-        return False
-    return all(only_reads(part.split()) for part in plain.split("|"))
+def _plain(text: str) -> bool:
+    return bool(text) and _GLOB.search(text) is None and re.search(r"\s", text) is None

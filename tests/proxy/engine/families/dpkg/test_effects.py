@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.engine.families.dpkg.commands import Scene
-from proxy.engine.families.dpkg.effects import Effect, find_effect
+from proxy.engine.families.dpkg.effects import find_effects
 from proxy.engine.families.dpkg.shell import NotUnderstood, parse_script
+from proxy.engine.families.dpkg.walk import Unknown
 
 
 def walk(
@@ -17,7 +18,7 @@ def walk(
     script: str = "postinst",
     arguments: tuple[str, ...] = ("configure", "1.0-1"),
     files: Mapping[str, bytes] | None = None,
-) -> Effect | None:
+) -> Unknown | None:
     there = files or {}
     scene = Scene(
         script,
@@ -28,7 +29,9 @@ def walk(
         read=there.get,
         unit_same=lambda unit: unit == "same.timer",
     )
-    return find_effect(f"#!/bin/sh\nset -e\n{text}\n".encode(), scene)
+    effects = find_effects(f"#!/bin/sh\nset -e\n{text}\n".encode(), scene)
+    assert not effects.changes
+    return effects.unknown
 
 
 HARMLESS = [
@@ -50,6 +53,24 @@ HARMLESS = [
     "getent passwd root >/dev/null || adduser root",
     'if which x >/dev/null 2>&1 && [ -z "$2" ]; then x; fi',
     "if ! getent group root > /dev/null; then groupadd root; fi",
+    "cat <<EOF\n$(cat /etc/x) it's\nEOF",
+    "cat <<'EOF'\n$(update-thing)\nEOF",
+    "cat <<\\EOF\n$(update-thing)\nEOF",
+    'if [ "$1" = purge ]; then cat > /etc/x <<EOF\n`x`\nEOF\nfi',
+    "x=$(($(echo 1) + 2))",
+    "for x in a b; do echo $x; done",
+    'echo a | while read x; do echo "$x"; done',
+    "f() ( exit 1 )\nf",
+    "(cd /etc; ls)",
+    'x="$(sed -n -e "s/^a: //p" /etc/x | sort -u)"',
+    'for x in purge remove; do if [ "$1" = "$x" ]; then rm -rf /x; fi; done',
+    'f() { if [ "$1" = a ]; then return 0; fi; return 1; }\nif f b; then rm -rf /x; fi',
+    'f() { shift; if [ "$1" = b ]; then exit 0; fi; }\nf a b\nrm -rf /x',
+    "x=purge\n(x=configure)\nif [ $x = configure ]; then rm -rf /x; fi",
+    'find /etc -name "*.dpkg-old" | grep -q x || true',
+    "awk -F: '{ print $1 }' /etc/passwd",
+    'case "$1" in "*") rm -rf /x ;; esac',
+    "if [ 1 -gt 2 ]; then rm -rf /x; fi",
 ]
 
 EFFECTS = [
@@ -83,7 +104,12 @@ EFFECTS = [
     'main() { if [ "$1" = configure ]; then update-thing; fi; }\nmain "$@"',
     "set -- a update-thing",
     "for x in a b; do update-thing; done",
-    "cat <<EOF\nupdate-thing\nEOF",
+    "cat <<EOF\n$(update-thing)\nEOF",
+    "cat <<EOF\n`update-thing`\nEOF",
+    "sh <<'EOF'\nupdate-thing\nEOF",
+    "cat <<-EOF\n\ta\n\tEOF\nupdate-thing",
+    "cat <<'A' <<B\n$(a)\nA\n$(update-thing)\nB",
+    "cat > /etc/update-thing <<EOF\na\nEOF",
     "(update-thing)",
     "update-thing &",
     "rm -f /etc/there # update-thing",
@@ -103,6 +129,82 @@ EFFECTS = [
     "[ -e /etc/there ] && update-thing",
     "[ -e /etc/not-there ] || update-thing",
     "test -x /etc/x && update-thing",
+    'f() { update-thing; }\nif [ "$U" = x ]; then f() { :; }; fi\nf',
+    'f() { if [ "$U" = x ]; then return 1; fi; return 0; }\nif f; then exit 0; fi\nupdate-thing',
+    'f() { [ "$U" = x ] && return 1; return 0; }\nif f; then exit 0; fi\nupdate-thing',
+    "for x in /etc/a*; do update-thing $x; done",
+    "echo a | while read x; do update-thing; done",
+    "while read x; do update-thing; done < /etc/x",
+    "until update-thing; do :; done",
+    "if [ -e /etc/up* ]; then update-thing; fi",
+    'sed "-i" s/a/b/ /etc/x',
+    "sed -e 's/a/b/w /etc/x' /etc/y",
+    "sed 's/a/b/e' /etc/y",
+    "sed 's|a|b|gw /etc/x' /etc/y",
+    "sed wfile /etc/x",
+    "sed -n '1e update-thing' /etc/x",
+    "sed -f /etc/x /etc/y",
+    "sed $options /etc/y",
+    "awk '{ system(\"update-thing\") }' /etc/x",
+    "awk '{ print > \"/etc/x\" }' /etc/y",
+    "awk -f /etc/x",
+    "find /etc -name x -delete",
+    "find /etc -exec update-thing {} +",
+    "sort -o /etc/x /etc/y",
+    "uniq /etc/x /etc/y",
+    "date -s 2020-01-01",
+    'x="${y:=$(update-thing)}"',
+    "x=${y:=1}",
+    'echo "${x:-$(update-thing)}"',
+    "echo ${x#$(update-thing)}",
+    "echo $(( $(update-thing) ))",
+    "echo $((x++))",
+    "x=1\n(x=2)\nif [ $x = 1 ]; then update-thing; fi",
+    "x=1\necho a | x=2\nif [ $x = 1 ]; then update-thing; fi",
+    "cd /etc && rm -f there",
+    "PATH=/x:$PATH ls",
+    "export PATH=/x:$PATH\nls",
+    "IFS=: ls",
+    'case "a" in "*") exit 0 ;; esac\nupdate-thing',
+    'for x in a b; do if [ "$x" = b ]; then update-thing; fi; done',
+    "for x in a b; do break; done\nupdate-thing",
+    'x=a\nwhile [ "$U" ]; do [ "$x" = b ] && update-thing; x=b; done',
+    'x=a\ny=a\nwhile [ "$U" ]; do [ "$x" = c ] && update-thing; x=$y; y=c; done',
+    "(exit 0)\nupdate-thing",
+    "x=$(exit 0)\nupdate-thing",
+    "echo a | exit 0\nupdate-thing",
+    'x=""\nif [ -n $x ]; then update-thing; fi',
+    "echo a >| /etc/x",
+    "echo > /dev/null > /etc/x",
+    "update-thing > /dev/null",
+    "trap update-thing EXIT",
+    "exec update-thing",
+    "exec > /etc/update-thing",
+    "command -p update-thing",
+    "read x < /etc/y\n$x",
+    'f() { shift; "$@"; }\nf a update-thing',
+    '[ "$(update-thing)" ]',
+    "{ echo a; update-thing; } > /dev/null",
+    "if true; then :; fi > /etc/update-thing",
+    "for x in a; do :; done >> /etc/update-thing",
+    "rm -f /etc/{x,there}",
+    "rm -f ~/x",
+    "alias ls=update-thing\nls",
+    "xargs update-thing < /etc/x",
+    "echo a | xargs update-thing",
+    "echo a | sh",
+    "x='a b'\nset -- $x",
+    'unset x\nif [ -z "$x" ]; then update-thing; fi',
+    "local x=$(update-thing)",
+    'export X="$(update-thing)"',
+    "f() { g; }\ng() { update-thing; }\nf",
+    'if [ "$1" = configure -a -n "$U" ]; then update-thing; fi',
+    'if [ "$1" = purge -o -n "$U" ]; then update-thing; fi',
+    "[ -e /etc/there -a -d /etc ] || update-thing",
+    'if [ "$U" ]; then set -- a; fi',
+    'eval "$(cat /etc/x)"',
+    "cat <<EOF | sh\nupdate-thing\nEOF",
+    "update-thing <<EOF\na\nEOF",
 ]
 
 
@@ -117,7 +219,7 @@ def test_what_may_have_an_effect_is_never_overlooked(text: str) -> None:
 
 
 def test_the_effect_is_named_with_its_line() -> None:
-    assert walk("true\nif true; then\n  update-thing --now\nfi") == Effect(5, "update-thing --now")
+    assert walk("true\nif true; then\n  update-thing --now\nfi") == Unknown(5, "update-thing --now")
 
 
 def test_helpers_of_removed_conffiles_act_in_preinst_but_not_in_prerm() -> None:
@@ -128,10 +230,16 @@ def test_helpers_of_removed_conffiles_act_in_preinst_but_not_in_prerm() -> None:
 
 @given(st.text(st.sampled_from("abc \n;&|()<>'\"`$\\{}#=!-/[]"), max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    try:
-        parse_script(f"#!/bin/sh\n{text}".encode())
-    except NotUnderstood:
-        return
+    walk(text)
+
+
+WORDS = ["if", "then", "fi", "for", "in", "do", "done", "case", "esac", ";;", "x", "while", "(", ")", "{", "}", "f()",
+         "$(", "`", "|", "&&", "||", "!", "\n", ";", "a=$x", '"$@"', "<<A", "A", "true", "exit"]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=30))
+def test_any_words_are_walked_or_refused(words: list[str]) -> None:
+    walk(" ".join(words))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,62 @@
+"""The conditions of `test` and `[`, as far as they can be told.
+
+Specification: POSIX.1-2017 Utilities, test
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+Exists = Callable[[str, str], bool | None]
+_NUMBERS: Mapping[str, Callable[[int, int], bool]] = {
+    "-eq": lambda a, b: a == b,
+    "-ne": lambda a, b: a != b,
+    "-lt": lambda a, b: a < b,
+    "-le": lambda a, b: a <= b,
+    "-gt": lambda a, b: a > b,
+    "-ge": lambda a, b: a >= b,
+}
+
+
+def evaluate(words: Sequence[str | None], exists: Exists) -> bool | None:  # noqa: PLR0911, C901 - a table of forms
+    """Return what a test says, or None if that is not known; `exists` answers tests of absolute paths."""
+    if words and words[0] == "!":
+        truth = evaluate(words[1:], exists)
+        return None if truth is None else not truth
+    for operator in ("-o", "-a"):
+        if operator in words[1:-1]:
+            at = words.index(operator, 1)
+            left, right = evaluate(words[:at], exists), evaluate(words[at + 1 :], exists)
+            return _either(left, right) if operator == "-o" else _both(left, right)
+    if "(" in words or ")" in words:
+        return None
+    match words:
+        case []:
+            return False
+        case [str(single)]:
+            return single != ""
+        case ["-n", str(text)]:
+            return text != ""
+        case ["-z", str(text)]:
+            return text == ""
+        case [str(question), str(path)] if re.fullmatch("-[edfLhxsr]", question):
+            return exists(path.lstrip("/"), question) if path.startswith("/") else None
+        case [str(one), "=" | "==", str(other)]:
+            return one == other
+        case [str(one), "!=", str(other)]:
+            return one != other
+        case [str(one), str(operator), str(other)] if operator in _NUMBERS:
+            numbers = [int(text) for text in (one, other) if re.fullmatch(r"-?[0-9]{1,9}", text)]
+            return _NUMBERS[operator](*numbers) if len(numbers) == 2 else None  # noqa: PLR2004
+    return None
+
+
+def _either(left: bool | None, right: bool | None) -> bool | None:
+    if left or right:
+        return True
+    return None if left is None or right is None else False
+
+
+def _both(left: bool | None, right: bool | None) -> bool | None:
+    if left is False or right is False:
+        return False
+    return None if left is None or right is None else True
