@@ -4,6 +4,7 @@ Owns their reading and what the models of all services have in common. It stands
 may import it. Nothing else reads the environment or a settings file. Durations are in seconds, sizes in bytes.
 """
 
+import errno
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -39,6 +40,14 @@ class ListenConfig(Section):
     host: str = "127.0.0.1"
     port: Port
     tls: TlsConfig | None = None
+
+
+def describe_listening(listen: ListenConfig, error: OSError) -> str:
+    """Say why a service cannot listen where its settings say."""
+    address = f"cannot serve on {listen.host}:{listen.port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{address}: another program listens there; end it, or set another listen.port"
+    return f"{address}: {error.strerror or error}; see listen.host and listen.port"
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -6,9 +6,7 @@ everything else goes to standard error.
 """
 
 import argparse
-import asyncio
 import json
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -16,36 +14,66 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from certs.errors import CertificateError, SettingsError
-from certs.settings import load_settings
-from proxy.config import ProxyConfig
-from proxy.errors import AdmendError, MalformedInput, ResourceExhausted, Unsupported
+from proxy.errors import AdmendError, Interrupted, ResourceExhausted, Unsupported, UsageError
 
-EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_UNSUPPORTED = 0, 1, 2, 3
+EXIT_DONE, EXIT_FAILED, EXIT_UNSUPPORTED = 0, 1, 3
+EXITS = {UsageError.code: 2, Unsupported.code: EXIT_UNSUPPORTED, Interrupted.code: 130}
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code."""
-    options = make_parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_run_told(words))
+
+
+def _run_told(words: Sequence[str]) -> int:
+    """Run the command and tell of its failure, whatever that is; returns the exit code."""
     try:
-        code = asyncio.run(_run(options))
-    except Unsupported as error:
-        code = _fail(options, error, EXIT_UNSUPPORTED)
-    except AdmendError as error:
-        code = _fail(options, error, EXIT_FAILED)
-    except SettingsError as error:
-        code = _fail(options, MalformedInput(str(error)), EXIT_USAGE)
-    except CertificateError as error:
-        code = _fail(options, AdmendError(str(error)), EXIT_FAILED)
-    except OSError as error:  # a cache or key folder that cannot be written, and the like
-        code = _fail(options, ResourceExhausted(f"{error.filename or 'a file'}: {error.strerror}"), EXIT_FAILED)
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+        return _run(make_parser().parse_args(words))
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - nobody who runs this should have to read a trace
+        problem = _explain(error)
+    code = EXITS.get(problem.code, EXIT_FAILED)
+    if "--json" in words:
+        outcome = "unsupported" if code == EXIT_UNSUPPORTED else "failed"
+        _show(json.dumps({"outcome": outcome, "error": problem.code, "reason": str(problem)}, indent=2))
+    else:
+        print(f"admend: {problem}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _explain(error: BaseException) -> AdmendError:
+    """Return the error as one that is told and has an exit code."""
+    if isinstance(error, AdmendError):
+        return error
+    if isinstance(error, SettingsError):
+        return UsageError(str(error))
+    if isinstance(error, CertificateError):
+        return AdmendError(str(error))
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted; no half-written image has its name")
+    if isinstance(error, OSError):  # a cache or key folder that cannot be written, and the like
+        where = error.filename2 or error.filename
+        return ResourceExhausted(f"{where}: {error.strerror}" if where else str(error))
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "unknown place"
+    return AdmendError(f"a mistake of admend's own, please report it: {type(error).__name__}: {error} ({place})")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises what it has to say, so that --json holds for that too."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\n{self.format_usage().strip()}")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all subcommands."""
-    parser = argparse.ArgumentParser(
+    """Return the parser of all subcommands; what is wrong with the arguments is raised as UsageError."""
+    parser = _Parser(
         prog="admend",
         description="Patch the OS packages of container images without running anything of them.",
         epilog="IMAGE and DEST: host[:port]/name[:tag][@digest], oci:DIR[:tag], oci-archive:FILE, docker-archive:FILE. "
@@ -101,24 +129,25 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
 
 
-async def _run(options: argparse.Namespace) -> int:
-    """Import what the subcommand needs, and no more, and run it."""
-    config = load_settings(options.config, ProxyConfig) if options.config else None
+def _run(options: argparse.Namespace) -> int:
+    """Import what the subcommand needs, and no more, and run it.
+
+    What takes long to import is imported here, where an interrupt is told like any other.
+    """
+    import asyncio  # noqa: PLC0415
+
+    from certs.settings import load_settings  # noqa: PLC0415
+    from proxy.config import ProxyConfig  # noqa: PLC0415
+
     if options.command == "proxy":
-        from proxy.serve import serve  # noqa: PLC0415 - only this command serves
+        from proxy.serve import run  # noqa: PLC0415
 
-        if config is None:
-            raise MalformedInput("admend proxy needs --config FILE")
-        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
-        try:
-            await serve(config)
-        except OSError as error:
-            raise AdmendError(f"cannot serve on {config.listen.host}:{config.listen.port}: {error}") from error
+        run(load_settings(options.config, ProxyConfig))
         return EXIT_DONE
-    from proxy import command  # noqa: PLC0415 - likewise
+    from proxy import command  # noqa: PLC0415
 
-    answer = await command.run(options, config)
+    config = load_settings(options.config, ProxyConfig) if options.config else None
+    answer = asyncio.run(command.run(options, config))
     _show(json.dumps(answer.document, indent=2) if options.json else answer.text)
     return answer.code
 
@@ -129,15 +158,6 @@ def _show(text: str) -> None:
         print(text, flush=True)  # noqa: T201 - the command's output
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _fail(options: argparse.Namespace, error: AdmendError, code: int) -> int:
-    if getattr(options, "json", False):
-        document: dict[str, Any] = {"outcome": "unsupported" if code == EXIT_UNSUPPORTED else "failed"}
-        _show(json.dumps({**document, "error": error.code, "reason": str(error)}, indent=2))
-    else:
-        print(f"admend: {error}", file=sys.stderr)  # noqa: T201
-    return code
 
 
 if __name__ == "__main__":

@@ -6,16 +6,16 @@ and DEST himself, so these may be private or on loopback.
 
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from proxy.api import Outcome
 from proxy.config import ProxyConfig, UpstreamConfig
-from proxy.errors import MalformedInput, Unsupported
+from proxy.errors import MalformedInput, ResourceExhausted, Unsupported, UsageError
 from proxy.images import ImageDest, Kind, Location, open_dest, open_source, parse_location
 from proxy.jobs import family_named
 from proxy.oci.digest import Digest
@@ -36,6 +36,9 @@ FAMILIES_OF = {"debian": "dpkg", "ubuntu": "dpkg", "alpine": "apk", "wolfi": "ap
 DOCKER_CONFIG = Path(".docker/config.json")
 CACHE = Path(".cache/admend")
 MAX_PAYLOAD = 64 << 10
+OTHER_CACHE = "set HOME, or give a settings file with cache: FOLDER by --config"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +59,38 @@ async def run(options: Namespace, config: ProxyConfig | None) -> Answer:
 
 
 def _default_config() -> ProxyConfig:
-    docker = Path.home() / DOCKER_CONFIG
-    upstream = UpstreamConfig(docker_config=docker if docker.exists() else None)
-    return ProxyConfig(cache=Path.home() / CACHE, upstream=upstream)
+    try:
+        home = Path.home()
+        docker = home / DOCKER_CONFIG
+        upstream = UpstreamConfig(docker_config=docker if docker.exists() else None)
+        (home / CACHE).mkdir(parents=True, exist_ok=True)
+    except RuntimeError as error:
+        raise ResourceExhausted(f"there is no home folder for the cache; {OTHER_CACHE}") from error
+    except OSError as error:
+        raise ResourceExhausted(f"{error.filename}: {error.strerror}; {OTHER_CACHE}") from error
+    return ProxyConfig(cache=home / CACHE, upstream=upstream)
+
+
+def _typed(what: str, parse: Callable[[str], T], text: str) -> T:
+    """Parse what the person typed; raises UsageError."""
+    try:
+        return parse(text)
+    except MalformedInput as error:
+        raise UsageError(f"{what}: {error}") from error
 
 
 async def _patch(options: Namespace, config: ProxyConfig) -> Answer:
     """Patch, or with `inspect` only say what a patch would do."""
     dry_run = options.command == "inspect" or options.dry_run
-    image = parse_location(options.image)
+    image = _typed("IMAGE", parse_location, options.image)
+    platforms = [_typed("--platform", Platform.parse, text) for text in options.platform] or [machine_platform()]
     dest = None if dry_run else _destination(options, image)
     findings = _read_report(options) if options.command == "patch" and options.report else None
     if options.command == "patch" and options.scope:
         config = config.model_copy(update={"policy": config.policy.model_copy(update={"scope": options.scope})})
     key = SigningKey.load(options.key) if not dry_run and options.key else None
     if key and dest and dest.kind is not Kind.REGISTRY:
-        raise MalformedInput("--key signs in a registry, beside the image; give a registry's DEST", text=str(dest))
-    platforms = [Platform.parse(text) for text in options.platform] or [machine_platform()]
+        raise UsageError("--key signs in a registry, beside the image; give a registry's DEST", text=str(dest))
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(Engine(config, named=_hosts(image, dest)))
         keep = stack.enter_context(ExitStack())
@@ -134,10 +152,10 @@ def _claim(image: Location, dest: ImageRef, top: Manifest | Index, result: Patch
 
 async def _verify(options: Namespace, config: ProxyConfig) -> Answer:
     """Check the signatures of an image in a registry; raises TrustFailure when none holds."""
-    location = parse_location(options.image)
+    location = _typed("IMAGE", parse_location, options.image)
     if location.ref is None:
         raise Unsupported(f"{location}: signatures are kept in registries; give an image there")
-    source = ImageRef.parse(options.source) if options.source else None
+    source = _typed("--source", ImageRef.parse, options.source) if options.source else None
     key = VerifyKey.parse_pem(_read_file(options.key), where=str(options.key))
     async with Engine(config, named=_hosts(location, None)) as engine:
         registry, ref = engine.registry, location.ref
@@ -181,16 +199,19 @@ async def _signatures(engine: Engine, name: ImageRef, top: Manifest | Index) -> 
 def _destination(options: Namespace, image: Location) -> Location:
     """Return where the patched image goes: DEST, the tag, or beside the original with `-patched`."""
     if options.output:
-        return parse_location(options.output)
+        return _typed("DEST", parse_location, options.output)
     if image.ref is not None:
         if options.tag and ("/" in options.tag or ":" in options.tag):
-            return parse_location(options.tag)
-        ref = ImageRef.parse(f"{image.ref.name}:{options.tag}") if options.tag else None
+            return _typed("--tag", parse_location, options.tag)
+        ref = _typed("--tag", ImageRef.parse, f"{image.ref.name}:{options.tag}") if options.tag else None
         return Location(Kind.REGISTRY, ref or image.ref.with_tag(f"{image.ref.tag or 'latest'}-patched"))
     if image.kind is Kind.OCI:
-        return replace(image, tag=options.tag or f"{image.tag or 'latest'}-patched")
+        tag = options.tag or f"{image.tag or 'latest'}-patched"
+        return _typed("--tag", parse_location, f"{Kind.OCI}:{image.path}:{tag}")
     stem = image.path.name.removesuffix(".gz").removesuffix(".tar")
-    return replace(image, path=image.path.with_name(f"{stem}-patched.tar"), tag=options.tag or image.tag)
+    archive = image.path.with_name(f"{stem}-patched.tar")
+    tag = options.tag or image.tag
+    return _typed("--tag", parse_location, f"{image.kind}:{archive}:{tag}" if tag else f"{image.kind}:{archive}")
 
 
 def _hosts(*locations: Location | None) -> set[str]:

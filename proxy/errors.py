@@ -2,10 +2,12 @@
 
     AdmendError
     |- MalformedInput       somebody's bytes are wrong: name file, line and text; trying again is no use
+    |  `- UsageError         and it is the person who runs admend who wrote them: the command or its settings
     |- UpstreamUnavailable  the other side did not answer as it should: try again, after `retry_after` seconds if given
     |- UpstreamRefused      the other side said no (401, 403, 404): a person must change something
     |- TrustFailure         a digest, signature, date or address is not to be trusted: refuse, and say so
     |- Unsupported          there is nothing here that admend can patch: leave it as it is
+    |- Interrupted          the person who runs admend ended it
     `- ResourceExhausted    a limit of this machine or of the configuration was reached (disk, memory, time)
 
 Every message says what is wrong, where, and what to do about it, in words for the person who runs admend.
@@ -40,6 +42,12 @@ class MalformedInput(AdmendError):
         self.file, self.line, self.text = file, line, text
 
 
+class UsageError(MalformedInput):
+    """A command was called wrongly, or its settings file is wrong: the person who typed it must change that."""
+
+    code = "usage"
+
+
 class UpstreamUnavailable(AdmendError):
     """A server outside did not answer, or answered 429 or 5xx; `retry_after` is in seconds, or None."""
 
@@ -72,6 +80,12 @@ class Unsupported(AdmendError):
     code = "unsupported"
 
 
+class Interrupted(AdmendError):
+    """The person who ran the command ended it."""
+
+    code = "interrupted"
+
+
 class ResourceExhausted(AdmendError):
     """A limit was reached: disk, memory, time or a configured size."""
 
@@ -83,10 +97,12 @@ ERRORS: dict[str, type[AdmendError]] = {
     for cls in (
         AdmendError,
         MalformedInput,
+        UsageError,
         UpstreamUnavailable,
         UpstreamRefused,
         TrustFailure,
         Unsupported,
+        Interrupted,
         ResourceExhausted,
     )
 }

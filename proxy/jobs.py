@@ -43,6 +43,14 @@ from proxy.errors import MalformedInput, Unsupported
 from proxy.files import Abandoned, writing
 
 SPAN_CHUNK = 1 << 20
+RPM_DATABASES = (
+    *(
+        f"{at}/{name}"
+        for at in ("var/lib/rpm", "usr/lib/sysimage/rpm")
+        for name in ("rpmdb.sqlite", "Packages.db", "Packages")
+    ),
+    "var/lib/rpmmanifest",
+)
 EPOCH = f"2-{COMPRESSION_EPOCH}"
 
 
@@ -253,8 +261,16 @@ def _open_image(root: str, layers: tuple[LayerFile, ...]) -> Image:
         db = family.open(fs)
         if db is not None:
             return Image(fs, family, db)
-    raise Unsupported(
-        "no package database found (looked for dpkg's status and status.d, and apk's installed): "
+    raise Unsupported(_why_not(fs))
+
+
+def _why_not(fs: RootFS) -> str:
+    """Say why no family can open an image."""
+    found = next((path for path in RPM_DATABASES if fs.get(path) is not None), "")
+    if found:
+        return f"its package database is an RPM database ({found}): admend does not patch RPM packages yet"
+    return (
+        "no package database found (looked for dpkg's status and status.d, apk's installed, and RPM's): "
         "the image records no packages, so there is nothing to patch"
     )
 

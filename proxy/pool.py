@@ -159,6 +159,7 @@ class WorkerPool:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=1 << 20,
+            process_group=0,  # Ctrl-C is for the command, which ends its workers
             env={**os.environ, **ALLOCATION},
         )
         worker = _Worker(process)

@@ -5,8 +5,10 @@ the command line needs too (cache, workers, sources, patcher); `Proxy` adds the 
 """
 
 import asyncio
+import logging
 import platform
 import signal
+import sys
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,13 +17,14 @@ from typing import Self
 from aiohttp import web
 
 from certs.serving import ServingContext
+from certs.settings import describe_listening
 from proxy.access import Access
 from proxy.blobs import BlobStore
 from proxy.config import AuthConfig, ProxyConfig
 from proxy.credentials import Credentials
 from proxy.derived import Derived
 from proxy.egress import Egress, EgressPolicy
-from proxy.errors import MalformedInput
+from proxy.errors import AdmendError, MalformedInput, ResourceExhausted
 from proxy.machine import read_settings, source_hosts
 from proxy.marks import MarkBook
 from proxy.mirror import EmbeddedMirror, Mirror, open_mirror
@@ -189,6 +192,19 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+
+def run(config: ProxyConfig) -> None:
+    """Serve until SIGTERM or SIGINT; AdmendError says why nothing can be served."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
+    try:
+        asyncio.run(serve(config))
+    except OSError as error:
+        if error.filename is None:
+            raise AdmendError(describe_listening(config.listen, error)) from error
+        hint = "give signing_key, cache and mirror.path folders that this user may write to"
+        raise ResourceExhausted(f"{error.filename}: {error.strerror}; {hint}") from error
 
 
 async def serve(config: ProxyConfig) -> None:

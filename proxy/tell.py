@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from proxy.api import Outcome, SkipInfo, UpgradeInfo
+from proxy.errors import Unsupported
 from proxy.phases import Phases
 from proxy.results import PatchResult, PlatformResult
 from proxy.trust import Claim, VerifyKey
@@ -24,6 +25,8 @@ def tell_patch(image: str, written: str, result: PatchResult, phases: Phases, fi
         "platforms": [_platform(item) for item in result.platforms],
         "milliseconds": {name: round(value, 1) for name, value in phases.milliseconds.items()},
     }
+    if result.outcome is Outcome.UNSUPPORTED:
+        document["error"] = Unsupported.code
     lines = [f"{image}: {result.outcome.value}" + (f": {result.reason}" if result.reason else "")]
     for item in result.platforms:
         lines.append(f"{item.platform}" + (" (sources are stale)" if item.stale else ""))

@@ -4,34 +4,51 @@ Owns the command line and the exit codes: 0 well, 1 failed, 2 usage (a wrong con
 """
 
 import argparse
-import asyncio
+import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from certs.errors import CertificateError, SettingsError
-from certs.settings import load_settings
-from proxy.errors import AdmendError
-from webhook.config import WebhookConfig
+from proxy.errors import AdmendError, Interrupted, ResourceExhausted
 
-OK, FAILED, USAGE = 0, 1, 2
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code."""
+    """Run one command and return the exit code; what takes long to import is imported in here."""
     options = _parser().parse_args(arguments)
+    as_json = getattr(options, "json", False)
+    try:
+        return _run(options)
+    except OSError as error:
+        where = error.filename2 or error.filename
+        problem = ResourceExhausted(f"{where}: {error.strerror}" if where else str(error))
+        return _fail(problem, FAILED, as_json=as_json)
+    except KeyboardInterrupt:
+        return _fail(Interrupted("interrupted"), INTERRUPTED, as_json=as_json)
+    except Exception as error:  # noqa: BLE001 - nobody who runs the command should have to read a trace
+        mistake = f"a mistake of admend's own, please report it: {type(error).__name__}: {error}"
+        return _fail(AdmendError(mistake), FAILED, as_json=as_json)
+
+
+def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
     if options.command == "demo":
-        from webhook.demo.main import run  # noqa: PLC0415 - the demo starts everything; serving needs none of it
+        from webhook.demo.main import run  # noqa: PLC0415
 
         return run(options.image, options.json)
     return _serve(options.config)
 
 
 def _serve(file: Path) -> int:
-    from webhook.serve import serve  # noqa: PLC0415 - the server's libraries are slow to import, usage errors are not
+    import asyncio  # noqa: PLC0415
+
+    from certs.settings import describe_listening, load_settings  # noqa: PLC0415
+    from webhook.config import WebhookConfig  # noqa: PLC0415
+    from webhook.serve import serve  # noqa: PLC0415
 
     try:
         config = load_settings(file, WebhookConfig)
@@ -44,9 +61,17 @@ def _serve(file: Path) -> int:
         _say(str(error))
         return FAILED
     except OSError as error:
-        _say(f"cannot serve on {config.listen.host}:{config.listen.port}: {error}")
+        _say(describe_listening(config.listen, error))
         return FAILED
     return OK
+
+
+def _fail(error: AdmendError, code: int, *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"outcome": "failed", "error": error.code, "reason": str(error)}))  # noqa: T201 - its output
+    else:
+        _say(str(error))
+    return code
 
 
 def _say(text: str) -> None:

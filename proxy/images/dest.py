@@ -151,6 +151,8 @@ class ArchiveDest(LayoutDest):
 @contextmanager
 def _staging(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside an archive; it is gone afterwards."""
+    if path.is_dir():
+        raise MalformedInput("is a folder; name the file that the archive becomes", file=str(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))

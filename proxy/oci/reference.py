@@ -38,6 +38,8 @@ class ImageRef:
 
         Raises MalformedInput with the offending text.
         """
+        if not text:
+            raise MalformedInput("an image reference is empty; write host/name:tag, for instance")
         name, at, digest_text = text.partition("@")
         digest = Digest.parse(digest_text) if at else None
         tag: str | None = None

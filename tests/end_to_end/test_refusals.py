@@ -189,9 +189,9 @@ async def test_a_package_that_lies_about_itself_is_refused(world):
 @pytest.mark.parametrize(
     ("arguments", "expected", "words"),
     [
-        (["patch", "reg.invalid/UPPER/case:1"], 1, "lower case"),
+        (["patch", "reg.invalid/UPPER/case:1"], 2, "lower case"),
         (["patch", "oci:/no/such/folder"], 1, "/no/such/folder"),
-        (["patch", "team/app:1", "--platform", "linux"], 1, "os/architecture"),
+        (["patch", "team/app:1", "--platform", "linux"], 2, "os/architecture"),
         (["patch", "oci:x", "-r", "no-such-report.json", "-o", "oci:y"], 1, "no-such-report.json"),
         (["patch", "oci:x", "-o", "oci:y", "--key", "k.pem"], 1, "k.pem"),
         (["patch", "oci:x", "--config", "none.yaml"], 2, "none.yaml"),
