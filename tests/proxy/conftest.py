@@ -8,6 +8,7 @@ from proxy.credentials import Credentials
 from proxy.egress import Egress, EgressPolicy
 from proxy.mirror import EmbeddedMirror, ExternalMirror, Mirror, Naming
 from proxy.registry import Registry
+from tests.proxy.served import Serve, serving
 from tests.simulators.registry import RegistrySimulator
 
 
@@ -36,3 +37,9 @@ async def either_mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Async
         egress = Egress(EgressPolicy(named=frozenset({there.host}), plain_http=frozenset({there.host}), attempts=1))
         yield ExternalMirror(Registry(egress, Credentials()), naming, address=there.host)
         await egress.close()
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    async with serving(tmp_path) as start:
+        yield start

@@ -4,26 +4,22 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from proxy.api import Outcome, ResolveRequest, ResolveResponse
+from proxy.api import Outcome
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Index, Manifest
 from proxy.oci.reference import ImageRef
-from proxy.records import source_tag
 from proxy.serve import Proxy
 from proxy.trust import Claim, signature_tag, verify_signature
-from tests.simulators.world import FIXED, FIXED_AGAIN, RELEASED, World, spy_on
+from tests.proxy.asking import ask, manifest_of, name_of, until
+from tests.simulators.world import FIXED, RELEASED, World, spy_on
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-WAIT = 30.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -49,38 +45,6 @@ def faults(world: World) -> Iterator[Any]:
     yield world.upstream.faults
     world.upstream.faults.delay = 0.0
     world.upstream.faults.refuse = 0
-
-
-@asynccontextmanager
-async def own_world(folder: Path) -> AsyncIterator[World]:
-    """Open a world of its own for a test that publishes: others would see it."""
-    async with World(folder) as opened:
-        yield opened
-
-
-async def ask(proxy: Proxy, image: str, *, wait: float = WAIT, **more: Any) -> ResolveResponse:
-    return await proxy.resolve.resolve(ResolveRequest(image=image, wait_seconds=wait, **more))
-
-
-async def until(proxy: Proxy, image: str, **more: Any) -> ResolveResponse:
-    """Ask without waiting until the answer is not `pending`."""
-    deadline = time.monotonic() + WAIT
-    while time.monotonic() < deadline:
-        answer = await ask(proxy, image, wait=0.0, **more)
-        if answer.outcome is not Outcome.PENDING:
-            return answer
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"{image} is still pending after {WAIT} seconds")
-
-
-def name_of(image: str) -> str:
-    return image.rpartition(":")[0]
-
-
-async def manifest_of(proxy: Proxy, reference: str) -> Manifest | Index:
-    found = await proxy.mirror.get_manifest(ImageRef.parse(reference))
-    assert found is not None, reference
-    return found
 
 
 async def test_a_new_image_is_patched_signed_and_kept_under_its_tags(world: World, proxy: Proxy) -> None:
@@ -311,125 +275,6 @@ async def test_a_platform_that_the_index_lacks_is_named(world: World, proxy: Pro
     assert answer.outcome is Outcome.FAILED
     assert "linux/s390x" in answer.reason
     assert "linux/amd64" in answer.reason
-
-
-async def test_newer_sources_give_a_newer_patched_digest_and_move_the_source_tag(tmp_path: Path) -> None:
-    async with own_world(tmp_path) as world, Proxy(world.config(refresh_seconds=0.3)) as proxy:
-        image = world.add_image()
-        old = await ask(proxy, image)
-        key = await only_key(proxy, old)
-        world.publish(FIXED_AGAIN, month=3)
-        assert (await ask(proxy, image)).patched == old.patched  # not asked yet
-        await asyncio.sleep(0.35)
-        new = await ask(proxy, image)
-        assert new.outcome is Outcome.PATCHED
-        assert {item.to_version for item in new.upgrades} == {FIXED_AGAIN}
-        assert new.patched != old.patched
-        name = ImageRef.parse(new.patched)
-        tagged = await manifest_of(proxy, str(ImageRef(name.host, name.repository, source_tag(key))))
-        assert tagged.digest == name.digest
-        await manifest_of(proxy, old.patched)  # pods may still run it
-
-
-async def only_key(proxy: Proxy, answer: ResolveResponse) -> str:
-    tags = await proxy.mirror.tags(ImageRef.parse(answer.patched))
-    (tag,) = [tag for tag in tags if tag.startswith("src-") and "." not in tag]
-    return tag.removeprefix("src-")
-
-
-async def test_unchanged_sources_are_asked_again_and_nothing_is_patched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with own_world(tmp_path) as world, Proxy(world.config(refresh_seconds=0.2)) as proxy:
-        patches = spy_on(proxy.engine.patcher, monkeypatch)
-        image = world.add_image()
-        first = await ask(proxy, image)
-        asked = len(world.source.requests)
-        await asyncio.sleep(0.25)
-        second = await ask(proxy, image)
-        assert (second.patched, second.signature) == (first.patched, first.signature)
-        assert len(world.source.requests) == asked + 2  # both suites' release files, nothing more
-        assert patches == {name_of(image): 1}
-
-
-async def test_a_clean_image_is_patched_once_its_sources_have_something_newer(tmp_path: Path) -> None:
-    async with own_world(tmp_path) as world, Proxy(world.config(refresh_seconds=0.2)) as proxy:
-        image = world.add_image(FIXED)
-        assert (await ask(proxy, image)).outcome is Outcome.CLEAN
-        world.publish(FIXED_AGAIN, month=3)
-        await asyncio.sleep(0.25)
-        assert (await ask(proxy, image)).outcome is Outcome.PATCHED
-
-
-async def test_a_source_that_went_back_in_time_does_not_replace_the_newer_result(tmp_path: Path) -> None:
-    async with own_world(tmp_path) as world, Proxy(world.config(refresh_seconds=0.2)) as proxy:
-        image, other = world.add_image(), world.add_image()
-        world.publish(FIXED_AGAIN, month=3)
-        newer = await ask(proxy, image)
-        world.publish(FIXED, month=2)
-        await asyncio.sleep(0.25)
-        assert (await ask(proxy, image)).patched == newer.patched
-        late = await ask(proxy, other)
-        assert {item.to_version for item in late.upgrades} == {FIXED_AGAIN}
-
-
-async def test_a_proxy_with_an_empty_cache_keeps_the_newer_result_of_a_source_that_went_back(tmp_path: Path) -> None:
-    async with own_world(tmp_path) as world:
-        image, other = world.add_image(), world.add_image()
-        world.publish(FIXED_AGAIN, month=3)
-        async with Proxy(world.config(refresh_seconds=0.0)) as proxy:
-            newer = await ask(proxy, image)
-        world.publish(FIXED, month=2)
-        config = world.config(refresh_seconds=0.0, cache=tmp_path / "empty")
-        async with Proxy(config) as proxy:
-            answer = await ask(proxy, image)
-            assert (answer.outcome, answer.patched) == (Outcome.PATCHED, newer.patched)
-            refused = await ask(proxy, other)
-            assert refused.outcome is Outcome.FAILED
-            assert "was seen before" in refused.reason
-
-
-async def test_a_source_that_does_not_answer_leaves_the_patched_result_in_force(tmp_path: Path) -> None:
-    async with own_world(tmp_path) as world:
-        image = world.add_image()
-        async with Proxy(world.config(refresh_seconds=0.0)) as proxy:
-            made = await ask(proxy, image)
-        world.publish(FIXED, fault="expired")
-        async with Proxy(world.config(refresh_seconds=0.0, cache=tmp_path / "empty")) as proxy:
-            answer = await ask(proxy, image)
-        assert (answer.outcome, answer.patched) == (Outcome.PATCHED, made.patched)
-
-
-async def test_a_restarted_proxy_answers_from_its_mirror_without_a_patch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with own_world(tmp_path) as world:
-        image = world.add_image()
-        async with Proxy(world.config()) as proxy:
-            made = await ask(proxy, image)
-        asked = len(world.source.requests)
-        async with Proxy(world.config(cache=tmp_path / "empty")) as proxy:
-            patches = spy_on(proxy.engine.patcher, monkeypatch)
-            answer = await ask(proxy, image)
-            assert (answer.patched, answer.signature) == (made.patched, made.signature)
-            assert patches == {}
-        assert len(world.source.requests) == asked
-        assert world.upstream.count("GET", "/blobs/") == 2  # those of the first proxy
-
-
-async def test_a_record_of_another_key_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with own_world(tmp_path) as world:
-        image = world.add_image()
-        async with Proxy(world.config()) as proxy:
-            made = await ask(proxy, image)
-        async with Proxy(world.config(signing_key=tmp_path / "other.pem")) as proxy:
-            patches = spy_on(proxy.engine.patcher, monkeypatch)
-            answer = await ask(proxy, image)
-            assert patches == {name_of(image): 1}
-        assert answer.patched == made.patched  # the same input gives the same digest
-        assert answer.signature is not None
-        assert made.signature is not None
-        assert answer.signature.key_id != made.signature.key_id
 
 
 async def test_the_answer_says_when_its_sources_were_made(world: World, proxy: Proxy) -> None:

@@ -1,99 +1,17 @@
 import asyncio
-import base64
 import hashlib
 import io
-import json
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiohttp import ClientResponse, ClientSession, web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from proxy.access import Access
 from proxy.errors import UpstreamRefused, UpstreamUnavailable
-from proxy.mirror import EmbeddedMirror, Naming
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import MAX_MANIFEST, OCI_INDEX, OCI_MANIFEST, Index, Manifest
-from proxy.v2 import Hooks, add_v2_routes
-from tests.simulators.images import Built, build, build_index
-
-
-def basic(username: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
-
-
-AUTH = basic("admend", "secret")
-REPO = "docker.io/library/nginx"
-
-
-class Served:
-    """A mirror behind /v2/ on loopback, and a client of it."""
-
-    def __init__(self, mirror: EmbeddedMirror, session: ClientSession, url: str) -> None:
-        self.mirror, self.session, self.url = mirror, session, url
-
-    async def __call__(self, method: str, path: str, **options: Any) -> ClientResponse:
-        auth = options.pop("auth", AUTH if method not in {"GET", "HEAD"} else None)
-        headers = {**options.pop("headers", {}), **({"Authorization": auth} if auth else {})}
-        response = await self.session.request(method, f"{self.url}{path}", headers=headers, **options)
-        await response.read()
-        return response
-
-    async def push(self, built: Built, *tags: str, repository: str = REPO) -> None:
-        for digest, data in built.data.items():
-            created = await self("POST", f"/v2/{repository}/blobs/uploads/?digest={digest}", data=data)
-            assert created.status == 201
-        for child in built.children:
-            assert (await self.put_manifest(child, str(child.digest), repository)).status == 201
-        for tag in tags or (str(built.top.digest),):
-            assert (await self.put_manifest(built.top, tag, repository)).status == 201
-
-    async def put_manifest(self, manifest: Manifest | Index, reference: str, repository: str = REPO) -> ClientResponse:
-        headers = {"Content-Type": manifest.media_type}
-        return await self("PUT", f"/v2/{repository}/manifests/{reference}", data=manifest.raw, headers=headers)
-
-
-Serve = Callable[..., Awaitable[Served]]
-
-
-@pytest.fixture
-async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
-    cleanups: list[Callable[[], Awaitable[object]]] = []
-
-    async def start(
-        access: Access | None = None,
-        hooks: Hooks | None = None,
-        max_bytes: int = 100 << 20,
-        tls: ssl.SSLContext | None = None,
-    ) -> Served:
-        mirror = EmbeddedMirror(tmp_path / "mirror", Naming("mirror.example"), max_bytes, grace=0.0)
-        app = web.Application()
-        add_v2_routes(app, mirror, access or Access("admend", "secret", "token"), hooks)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        session = ClientSession()
-        cleanups.extend((session.close, runner.cleanup, mirror.close))
-        return Served(mirror, session, f"{'https' if tls else 'http'}://{host}:{port}")
-
-    yield start
-    for cleanup in cleanups:
-        await cleanup()
-
-
-def code(body: str) -> str:
-    found: str = json.loads(body)["errors"][0]["code"]
-    return found
+from proxy.v2 import Hooks
+from tests.proxy.served import AUTH, REPO, Serve, code
+from tests.simulators.images import build, build_index
 
 
 async def test_a_pushed_index_is_pulled_back_byte_for_byte(serve: Serve) -> None:
@@ -208,43 +126,6 @@ async def test_a_manifest_that_is_wrong_or_too_large_is_refused(serve: Serve) ->
             yield b"x" * (1 << 20)
 
     assert (await served("PUT", path, data=pieces())).status == 413
-
-
-async def test_pushing_and_deleting_need_credentials_and_pulling_does_not(serve: Serve) -> None:
-    served = await serve()
-    await served.push(build("one"), "1")
-    for method, path in (
-        ("POST", f"/v2/{REPO}/blobs/uploads/"),
-        ("PUT", f"/v2/{REPO}/manifests/1"),
-        ("DELETE", f"/v2/{REPO}/manifests/1"),
-    ):
-        for options in ({"auth": None}, {"auth": basic("admend", "wrong")}, {"auth": basic("", "")}):
-            refused = await served(method, path, **options)
-            assert (refused.status, code(await refused.text())) == (401, "UNAUTHORIZED")
-            assert refused.headers["WWW-Authenticate"].startswith("Basic ")
-        refused = await served(method, path, auth=None, headers={"Authorization": "Bearer wrong"})
-        assert refused.status == 401
-    assert (await served("GET", "/v2/")).status == 200
-    assert (await served("GET", "/v2/", auth=basic("admend", "wrong"))).status == 401
-    assert (await served("GET", f"/v2/{REPO}/manifests/1", auth=basic("", ""))).status == 200
-    bearer = {"Authorization": "Bearer token"}
-    assert (await served("DELETE", f"/v2/{REPO}/manifests/1", auth=None, headers=bearer)).status == 202
-
-
-async def test_pulling_may_need_credentials_too(serve: Serve) -> None:
-    served = await serve(Access("admend", "secret", pull="basic"))
-    assert (await served("GET", "/v2/")).status == 401
-    assert (await served("GET", "/v2/", auth=AUTH)).status == 200
-    assert (await served("GET", "/v2/_catalog", auth=basic("", ""))).status == 401
-
-
-async def test_without_configured_credentials_nobody_pushes(serve: Serve) -> None:
-    served = await serve(Access())
-    for auth in (None, basic("", ""), AUTH):
-        assert (await served("POST", f"/v2/{REPO}/blobs/uploads/", auth=auth)).status == 401
-    for header in ("Bearer ", "Basic", "Basic !!", "Basic /w=="):
-        refused = await served("POST", f"/v2/{REPO}/blobs/uploads/", auth=None, headers={"Authorization": header})
-        assert refused.status == 401
 
 
 async def test_tags_and_repositories_are_listed_in_pages(serve: Serve) -> None:
@@ -365,38 +246,3 @@ async def test_an_upload_that_is_cut_off_can_go_on(serve: Serve) -> None:
     assert status.headers["Range"] == "0-4"
     done = await served("PUT", f"{place}?digest={Digest.of(b'hello world')}", data=b" world")
     assert done.status == 201
-
-
-def issue(folder: Path, name: str, issuer: tuple[x509.Name, ec.EllipticCurvePrivateKey] | None) -> Any:
-    """Write `name`.pem and `name`.key; returns what issues others."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    signer, signing_key = issuer or (subject, key)
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(signer, subject, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(signing_key, hashes.SHA256())
-    )
-    (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    form = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / f"{name}.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
-    return subject, key
-
-
-async def test_a_verified_client_certificate_is_enough_to_push(serve: Serve, tmp_path: Path) -> None:
-    issuer = issue(tmp_path, "ca", None)
-    issue(tmp_path, "server", issuer)
-    issue(tmp_path, "client", issuer)
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tmp_path / "ca.pem"))
-    server.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
-    server.verify_mode = ssl.CERT_OPTIONAL
-    served = await serve(Access(client_certificates=True), tls=server)
-    client = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
-    assert (await served("POST", f"/v2/{REPO}/blobs/uploads/", auth=None, ssl=client)).status == 401
-    client = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
-    client.load_cert_chain(tmp_path / "client.pem", tmp_path / "client.key")
-    async with ClientSession() as session:
-        with_certificate = Served(served.mirror, session, served.url)
-        assert (await with_certificate("POST", f"/v2/{REPO}/blobs/uploads/", auth=None, ssl=client)).status == 202

@@ -6,7 +6,6 @@ Specification: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/s
 """
 
 import asyncio
-import base64
 import gzip
 import hashlib
 import io
@@ -15,7 +14,6 @@ import tarfile
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,62 +34,12 @@ from proxy.oci.manifest import (
     parse_manifest,
     render_json,
 )
+from tests.simulators.registry_faults import Faults, Seen
+from tests.simulators.registry_gate import Gate, answer_error, answer_json
 
 __all__ = ["Faults", "RegistrySimulator", "make_layer"]
 
 MAX_UPLOAD = 1 << 30
-
-
-@dataclass
-class Faults:
-    """What the registry does wrong, or insists on; change it while the server runs.
-
-    Counts (`throttle`, `errors`, `cuts`) are of requests that are still to fail; -1 fails for ever.
-    """
-
-    auth: str = ""  # "bearer", "basic" or "" (none)
-    username: str = "user"
-    password: str = "secret"
-    anonymous: bool = True  # with bearer: pull tokens are given without credentials
-    realm: str = ""  # instead of the registry's own token endpoint
-    token_seconds: int = 300
-    throttle: int = 0  # answered 429
-    retry_after: str = "0"
-    errors: int = 0  # answered `error_status`
-    error_status: int = 503
-    refuse: int = 0  # every request is answered with this status
-    cuts: int = 0  # blob answers that end in the middle
-    ignore_range: bool = False
-    wrong_blob: bool = False
-    short_blob: bool = False  # complete by its own Content-Length, and shorter than announced in the manifest
-    wrong_manifest: bool = False
-    header_digest: str = ""  # Docker-Content-Digest that is sent instead of the true one
-    no_head_digest: bool = False
-    no_head: bool = False  # HEAD of manifests is answered 405
-    redirect: str = ""  # blobs are at this base address (`http://host:port`), same path
-    redirect_loop: bool = False
-    no_referrers: bool = False
-    no_mount: bool = False
-    relative_location: bool = False
-    only_chunks: bool = False  # an upload in one piece is answered 413
-    max_chunk: int = 0  # bytes of a PATCH that are taken; more is answered 413
-    no_delete: bool = False
-    huge_manifest: bool = False  # a manifest body without an end
-    delay: float = 0.0  # seconds before every answer
-    headers: Mapping[str, str] = field(default_factory=dict)  # sent with every answer
-
-
-@dataclass
-class Seen:
-    """One request that arrived."""
-
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}"
 
 
 def make_layer(files: Mapping[str, bytes]) -> bytes:
@@ -114,7 +62,7 @@ class RegistrySimulator:
         self.manifests: dict[str, dict[Digest, tuple[bytes, str]]] = defaultdict(dict)
         self.tags: dict[str, dict[str, Digest]] = defaultdict(dict)
         self.requests: list[Seen] = []
-        self.tokens: set[str] = set()
+        self.gate = Gate(lambda: self.faults)
         self.host = ""
         self._uploads: dict[str, bytearray] = {}
         self._runner: web.AppRunner | None = None
@@ -220,8 +168,8 @@ class RegistrySimulator:
         if failure is not None:
             return failure
         if request.path == "/token":
-            return self._token(request)
-        refusal = self._authenticate(request)
+            return self.gate.token(request)
+        refusal = self.gate.authenticate(request)
         if refusal is not None:
             return refusal
         if request.path in {"/v2/", "/v2"}:
@@ -253,55 +201,10 @@ class RegistrySimulator:
         return None
 
     def _answer(self, document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-        both = {**self.faults.headers, **(headers or {})}
-        return web.json_response(document, status=status, headers=both)
+        return answer_json(self.faults, document, status, headers)
 
     def _error(self, status: int, code: str, message: str) -> web.Response:
-        return self._answer({"errors": [{"code": code, "message": message}]}, status)
-
-    # Authentication.
-
-    def _basic(self, request: web.Request) -> bool | None:
-        """Say whether basic credentials are right; None when there are none."""
-        kind, _, value = request.headers.get("Authorization", "").partition(" ")
-        if kind.lower() != "basic":
-            return None
-        return base64.b64decode(value).decode() == f"{self.faults.username}:{self.faults.password}"
-
-    def _token(self, request: web.Request) -> web.Response:
-        known = self._basic(request)
-        scopes = request.query.getall("scope", [])
-        pull_only = all(scope.endswith(":pull") for scope in scopes)
-        if known is False or (known is None and not (self.faults.anonymous and pull_only)):
-            return self._error(401, "UNAUTHORIZED", "authentication required")
-        token = " ".join([uuid.uuid4().hex, *scopes]).replace(" ", "!")
-        self.tokens.add(token)
-        return self._answer({"token": token, "expires_in": self.faults.token_seconds})
-
-    def _authenticate(self, request: web.Request) -> web.Response | None:
-        if not self.faults.auth:
-            return None
-        repository = request.path.removeprefix("/v2/")
-        for mark in ("/manifests/", "/blobs/", "/tags/", "/referrers/"):
-            repository = repository.partition(mark)[0]
-        if self.faults.auth == "basic":
-            if self._basic(request):
-                return None
-            challenge = 'Basic realm="simulator"'
-        else:
-            action = "pull" if request.method in {"GET", "HEAD"} else "pull,push"
-            kind, _, token = request.headers.get("Authorization", "").partition(" ")
-            granted = token in self.tokens and any(
-                f"repository:{repository}:" in scope and set(action.split(",")) <= set(scope.split(":")[-1].split(","))
-                for scope in token.split("!")
-            )
-            if kind == "Bearer" and (granted or (request.path == "/v2/" and token in self.tokens)):
-                return None
-            realm = self.faults.realm or f"http://{self.host}/token"
-            challenge = f'Bearer realm="{realm}",service="simulator",scope="repository:{repository}:{action}"'
-        answer = self._error(401, "UNAUTHORIZED", "authentication required")
-        answer.headers["WWW-Authenticate"] = challenge
-        return answer
+        return answer_error(self.faults, status, code, message)
 
     # Manifests and tags.
 

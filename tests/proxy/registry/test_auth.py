@@ -63,7 +63,7 @@ async def test_an_expired_token_is_replaced(upstream: RegistrySimulator, registr
     upstream.faults.auth = "bearer"
     upstream.add_image("team/app", "v1", [LAYER])
     await registry.get_manifest(ref)
-    upstream.tokens.clear()
+    upstream.gate.tokens.clear()
     await registry.get_manifest(ref)
     assert upstream.count(part="/token") == 2
 
@@ -170,7 +170,7 @@ async def test_an_identity_token_is_exchanged_in_the_body(
 
     def grant(request: web.Request) -> web.Response:
         token = "granted!repository:team/app:pull"
-        upstream.tokens.add(token)
+        upstream.gate.tokens.add(token)
         return web.json_response({"access_token": token})
 
     monkeypatch.setattr(upstream, "_token", grant)
