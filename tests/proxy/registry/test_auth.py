@@ -157,7 +157,7 @@ async def test_a_broken_token_answer_is_refused(
     body: bytes, upstream: RegistrySimulator, registry: Registry, ref: ImageRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upstream.faults.auth = "bearer"
-    monkeypatch.setattr(upstream, "_token", lambda _: web.Response(body=body, content_type="application/json"))
+    monkeypatch.setattr(upstream.gate, "token", lambda _: web.Response(body=body, content_type="application/json"))
     with pytest.raises(MalformedInput, match="token"):
         await registry.get_manifest(ref)
 
@@ -173,7 +173,7 @@ async def test_an_identity_token_is_exchanged_in_the_body(
         upstream.gate.tokens.add(token)
         return web.json_response({"access_token": token})
 
-    monkeypatch.setattr(upstream, "_token", grant)
+    monkeypatch.setattr(upstream.gate, "token", grant)
     registry = Registry(egress, Credentials({upstream.host: Login("<token>", "", "refresh-me")}))
     await registry.get_manifest(ref)
     asked = [request for request in upstream.requests if request.path == "/token"]
