@@ -101,6 +101,7 @@ class ResolveResponse(Wire):
     fixed: tuple[str, ...] = ()  # CVE ids, where a report or the source named them
     skipped: tuple[SkipInfo, ...] = ()
     reason: str = ""
+    platforms: dict[str, Outcome] = Field(default_factory=dict)  # what each platform of the image came to
     stale: bool = False
     as_of: tuple[SourceDate, ...] = ()
     signature: SignatureInfo | None = None

@@ -28,6 +28,7 @@ class AuditEvent(Wire):
     original: str
     source_digest: str = ""
     outcome: Outcome | None = None  # None where the image was not resolved
+    platforms: dict[str, Outcome] = Field(default_factory=dict)  # what each platform of the image came to
     patched: str = ""
     upgrades_count: int = 0
     upgrades: tuple[UpgradeInfo, ...] = ()

@@ -14,13 +14,18 @@ Every message says what is wrong, where, and what to do about it, in words for t
 Messages never hold a secret.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class AdmendError(Exception):
     """Base of every error that admend raises on purpose; `code` names the class on the wire and in logs."""
 
     code: ClassVar[str] = "internal"
+
+    def within(self, where: str) -> Self:
+        """Return this error, its message beginning with `where` it happened."""
+        self.args = (f"{where}: {self}",)
+        return self
 
 
 class MalformedInput(AdmendError):

@@ -28,7 +28,7 @@ from proxy.config import PolicyConfig
 from proxy.engine.family import Upgrade
 from proxy.engine.image import add_layer, assemble_index, has_patch_layer
 from proxy.engine.plan import PlanPolicy, UpgradePlan
-from proxy.errors import MalformedInput, ResourceExhausted
+from proxy.errors import AdmendError, MalformedInput, ResourceExhausted, Unsupported
 from proxy.flight import gather_all
 from proxy.images import ImageSource
 from proxy.jobs import EPOCH, Built, IndexFile, Inspection, LayerFile
@@ -43,6 +43,7 @@ from proxy.results import (
     PatchResult,
     PlatformResult,
     combine_outcomes,
+    describe_reasons,
     describe_result,
     select_platforms,
 )
@@ -110,10 +111,11 @@ class Patcher:
         wanted = select_platforms(top, platforms)
         results = [await self._patch_child(descriptor, target) for descriptor in wanted]
         outcome = combine_outcomes([result.outcome for result in results])
-        reason = "; ".join(f"{result.platform}: {result.reason}" for result in results if result.reason)
+        reason = describe_reasons(results)
         if outcome is not Outcome.PATCHED or target.dry_run:
             return PatchResult(outcome, top.digest, tuple(results), reason)
-        replaced = {old.digest: new.manifest.descriptor for old, new in zip(wanted, results, strict=True)}
+        pairs = zip(wanted, results, strict=True)
+        replaced = {old.digest: new.manifest.descriptor for old, new in pairs if new.outcome is Outcome.PATCHED}
         children = tuple(result.manifest for result in results)
         index = assemble_index(top, replaced, {descriptor.digest for descriptor in wanted})
         blobs = await self._blob_files(children, target)
@@ -123,7 +125,13 @@ class Patcher:
         child = await target.source.get_manifest(descriptor.digest)
         if not isinstance(child, Manifest):
             raise MalformedInput("an index inside an index is not an image", file=str(descriptor.digest))
-        return await self._patch_manifest(child, target)
+        platform = str(descriptor.platform.normalized()) if descriptor.platform else str(descriptor.digest)
+        try:
+            return await self._patch_manifest(child, target)
+        except Unsupported as error:  # it stays what it was, the other platforms are patched all the same
+            return PlatformResult(platform, Outcome.UNSUPPORTED, child, reason=str(error))
+        except AdmendError as error:
+            raise error.within(platform) from error.__cause__
 
     async def open(self, manifest: Manifest, target: Target, *, any_image: bool = False) -> Opened:
         """Pull and scan one manifest's image and say what it holds; nothing of it is changed or executed.

@@ -76,6 +76,7 @@ def describe(key: str, source: ImageRef, result: PatchResult, phases: Phases) ->
         upgrades=_merge(platform.upgrades for platform in result.platforms),
         skipped=_merge(platform.skipped for platform in result.platforms),
         reason=result.reason,
+        platforms={platform.platform: platform.outcome for platform in result.platforms},
         as_of=_merge(platform.as_of for platform in result.platforms),
         stale=any(platform.stale for platform in result.platforms),
         sources=tuple(sources.values()),

@@ -40,6 +40,7 @@ class Record(Wire):
     fixed: tuple[str, ...] = ()
     skipped: tuple[SkipInfo, ...] = ()
     reason: str = ""
+    platforms: dict[str, Outcome] = Field(default_factory=dict)
     as_of: tuple[SourceDate, ...] = ()
     stale: bool = False
     sources: tuple[dict[str, Any], ...] = ()  # the package sources, to ask whether they changed
@@ -59,6 +60,7 @@ class Record(Wire):
             fixed=self.fixed,
             skipped=self.skipped,
             reason=self.reason,
+            platforms=self.platforms,
             stale=self.stale,
             as_of=self.as_of,
             signature=self.signature,

@@ -145,9 +145,22 @@ def present_platforms(index: Index, platforms: Sequence[Platform]) -> tuple[Plat
 
 
 def combine_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return the outcome of an index from its platforms' outcomes: the first of these that any has."""
-    order = (Outcome.FAILED, Outcome.PATCHED, Outcome.BLOCKED, Outcome.CLEAN, Outcome.UNSUPPORTED)
+    """Return the outcome of an index from its platforms' outcomes: the first of these that any has.
+
+    Where one platform moved the image is patched, and the others stay in it as they were. Else what is wrong with one
+    platform is not covered by another that is clean.
+    """
+    order = (Outcome.FAILED, Outcome.PATCHED, Outcome.BLOCKED, Outcome.UNSUPPORTED, Outcome.CLEAN)
     return next((outcome for outcome in order if outcome in outcomes), Outcome.UNSUPPORTED)
+
+
+def describe_reasons(results: Sequence[PlatformResult]) -> str:
+    """Return why platforms of an index are not as they should be: every one that is not patched, if any is."""
+    moved = any(result.outcome is Outcome.PATCHED for result in results)
+    told = [result for result in results if result.reason or (moved and result.outcome is not Outcome.PATCHED)]
+    return "; ".join(
+        f"{result.platform}: {result.outcome}{f': {result.reason}' if result.reason else ''}" for result in told
+    )
 
 
 def _is_image(descriptor: Descriptor) -> bool:

@@ -28,8 +28,10 @@ def tell_patch(image: str, written: str, result: PatchResult, phases: Phases, fi
     if result.outcome is Outcome.UNSUPPORTED:
         document["error"] = Unsupported.code
     lines = [f"{image}: {result.outcome.value}" + (f": {result.reason}" if result.reason else "")]
+    several = len(result.platforms) > 1
     for item in result.platforms:
-        lines.append(f"{item.platform}" + (" (sources are stale)" if item.stale else ""))
+        said = f": {item.outcome.value}" if several else ""
+        lines.append(f"{item.platform}{said}" + (" (sources are stale)" if item.stale else ""))
         rows = [(u.package, u.from_version, "->", u.to_version) for u in item.upgrades]
         lines += [f"  {line}" for line in table(rows)]
         lines += [f"  {'note' if skip.moved else 'skipped'}: {_skip(skip)}" for skip in item.skipped]

@@ -235,6 +235,7 @@ def report(request: AdmissionRequest, pod: Pod, item: Finding, mode: Mode, now: 
         upgrades=answer.upgrades[:MAX_LISTED] if answer else (),
         fixed=answer.fixed[:MAX_LISTED] if answer else (),
         skipped=answer.skipped[:MAX_LISTED] if answer else (),
+        platforms=answer.platforms if answer else {},
         reason=item.reason[:MAX_REASON],
         mode=mode.value,
         verdict=item.verdict.value,

@@ -36,8 +36,6 @@ MAX_CONFIG = 8 << 20  # bytes; containerd reads at most as much
 MARKER = "admend.dev/patch-layer"
 """The `comment` of the history entry that admend adds; `has_patch_layer` looks for it."""
 
-_REFERENCE_TYPE = "vnd.docker.reference.type"
-_REFERENCE_DIGEST = "vnd.docker.reference.digest"
 _LAZY = ("containerd.io/snapshot/", "com.amazon.soci.", "io.containers.estargz.", "io.containers.zstd-chunked.")
 """Annotations by which lazy-pulling snapshotters find an index of the whole image: it no longer is that image."""
 
@@ -195,7 +193,8 @@ def assemble_index(index: Index, replaced: Mapping[Digest, Descriptor], keep: Co
             taken from the original entry.
         keep: digests of original manifests that stay as they are; one that is also in `replaced` is replaced.
 
-    Attestations stay only beside a manifest that stays. Entries keep their order; `subject` is not kept.
+    Entries keep their order, and those that stay every byte. Attestations are no platform and are dropped: most are
+    about manifests that are gone, and those of the original stay in its own index. `subject` is not kept.
 
     Raises:
         MalformedInput: a digest that the index does not have.
@@ -211,7 +210,7 @@ def assemble_index(index: Index, replaced: Mapping[Digest, Descriptor], keep: Co
     for descriptor, wire in zip(index.manifests, document["manifests"], strict=True):
         if descriptor.digest in replaced:
             entries.append(_replaced(wire, replaced[descriptor.digest]))
-        elif _stays(descriptor, staying):
+        elif descriptor.digest in staying:
             entries.append(wire)
     document["manifests"] = entries
     document.pop("subject", None)
@@ -221,12 +220,6 @@ def assemble_index(index: Index, replaced: Mapping[Digest, Descriptor], keep: Co
     if not isinstance(made, Index):
         raise MalformedInput("not an image index", file=where)
     return made
-
-
-def _stays(descriptor: Descriptor, staying: Collection[Digest]) -> bool:
-    if descriptor.annotations.get(_REFERENCE_TYPE):
-        return descriptor.annotations.get(_REFERENCE_DIGEST) in {str(digest) for digest in staying}
-    return descriptor.digest in staying
 
 
 def _replaced(wire: dict[str, Any], new: Descriptor) -> dict[str, Any]:
