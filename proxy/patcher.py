@@ -156,8 +156,9 @@ class Patcher:
         if image.inspection.reason:
             return describe_result(image, Outcome.UNSUPPORTED, reason=image.inspection.reason)
         with target.phases.phase("sources"):
-            states = await self._sources.refresh_all(image.inspection.sources)
-        if not states:
+            states, without = await self._sources.refresh_all(image.inspection.sources)
+        image = image.with_skipped(without)
+        if not any(state.index.source.arch == image.inspection.arch for state in states):
             return describe_result(image, Outcome.UNSUPPORTED, reason="no usable package source (see skipped)")
         plan, built = await self._plan_and_build(image, states, target)
         if not plan.upgrades:

@@ -272,7 +272,7 @@ class Resolve:
         if not record.sources:
             return None
         sources = tuple(decode(PackageSource, item, "source") for item in record.sources)
-        states = await self._sources.refresh_all(sources)
+        states, _ = await self._sources.refresh_all(sources)
         dates = {state.index.source.label: state.index.date.isoformat() for state in states}
         if dates != {item.source: item.date for item in record.as_of}:
             return None

@@ -5,12 +5,12 @@ manifest, the result of an index, and how outcomes of several platforms combine.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from proxy.api import MOVED, Outcome, SkipInfo, SourceDate, UpgradeInfo
-from proxy.engine.family import Judgement, Upgrade
+from proxy.engine.family import Judgement, SkippedSource, Upgrade
 from proxy.engine.plan import UpgradePlan
 from proxy.errors import MalformedInput
 from proxy.jobs import Inspection, LayerFile
@@ -28,6 +28,11 @@ class Opened:
     platform: str
     layers: tuple[LayerFile, ...]
     inspection: Inspection
+
+    def with_skipped(self, sources: Sequence[SkippedSource]) -> "Opened":
+        """Return the image with more sources that are not used."""
+        skipped = (*self.inspection.skipped_sources, *sources)
+        return replace(self, inspection=replace(self.inspection, skipped_sources=skipped))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from proxy.blobs import BlobStore
 from proxy.codec import decode, encode
 from proxy.derived import mark_used
 from proxy.egress import Egress, Purpose
-from proxy.engine.family import VALID_UNTIL, Fetch, PackageSource, SourceSettings
-from proxy.errors import AdmendError, TrustFailure, UpstreamRefused, UpstreamUnavailable
+from proxy.engine.family import VALID_UNTIL, Fetch, PackageSource, SkippedSource, SourceSettings
+from proxy.errors import AdmendError, TrustFailure, Unsupported, UpstreamRefused, UpstreamUnavailable
 from proxy.files import writing
 from proxy.flight import SingleFlight, gather_all
 from proxy.jobs import EPOCH, IndexFile, RefreshStep
@@ -80,9 +80,22 @@ class Sources:
         """The source settings as JSON types, as the engine's jobs take them."""
         return self._settings
 
-    async def refresh_all(self, sources: Sequence[PackageSource]) -> tuple[SourceState, ...]:
-        """Return the state of every source, refreshed where it is due; raises the first source's error."""
-        return tuple(await gather_all(self.state(source) for source in sources))
+    async def refresh_all(
+        self, sources: Sequence[PackageSource]
+    ) -> tuple[tuple[SourceState, ...], tuple[SkippedSource, ...]]:
+        """Return the states of the sources, refreshed where due, and those that have nothing for the architecture.
+
+        The native tool passes over the latter as well. Raises the first source's error of any other kind.
+        """
+        found = await gather_all(self._state_or_skip(source) for source in sources)
+        states = tuple(item for item in found if isinstance(item, SourceState))
+        return states, tuple(item for item in found if isinstance(item, SkippedSource))
+
+    async def _state_or_skip(self, source: PackageSource) -> SourceState | SkippedSource:
+        try:
+            return await self.state(source)
+        except Unsupported as error:
+            return SkippedSource(source.uri, source.written, str(error))
 
     async def state(self, source: PackageSource) -> SourceState:
         """Return one source's state, refreshed if it was not asked for `refresh_seconds`."""

@@ -13,7 +13,7 @@ from enum import Enum
 
 from proxy.engine.families.dpkg.deb822 import Stanza, iter_stanzas
 from proxy.engine.families.dpkg.index import parse_package
-from proxy.engine.family import Distribution, Installed, Package
+from proxy.engine.family import Distribution, Installed, InstalledDb, Package
 from proxy.engine.osrelease import read_distribution
 from proxy.engine.rootfs import RootFS
 from proxy.errors import MalformedInput
@@ -23,6 +23,8 @@ STATUS = f"{ADMIN}/status"
 STATUS_D = f"{ADMIN}/status.d"
 INFO = f"{ADMIN}/info"
 MAX_PACKAGES = 100_000  # a full desktop has 3,000; more than all of Debian's suite is no database
+ANY = "all"  # the architecture of an image whose packages are all for every one
+MAX_FOREIGN = 8  # architectures; cross-building images have two or three
 MAX_OWNED = 5_000_000  # paths in all list files
 
 _KEPT = re.compile(
@@ -121,6 +123,14 @@ class DpkgDb:
                 real = self._fs.locate(path)
                 owners[real] = (*owners.get(real, ()), key)
         return owners
+
+
+def foreign_architectures(db: InstalledDb) -> tuple[str, ...]:
+    """Return the architectures, beside the native one, of which packages are installed; MalformedInput if too many."""
+    found = sorted({item.package.arch for item in db.packages} - {db.arch, "all", ""})
+    if len(found) > MAX_FOREIGN:
+        raise MalformedInput(f"packages of more than {MAX_FOREIGN} foreign architectures; refused", file=STATUS)
+    return tuple(found)
 
 
 def keeps(path: str) -> bool:
@@ -248,7 +258,7 @@ def _state(stanza: Stanza) -> str | None:
 
 
 def _native(fs: RootFS, stanzas: list[Stanza]) -> str:
-    """Return the native architecture: of dpkg itself, of its `arch` file, or of most packages."""
+    """Return the native architecture: of dpkg itself, of its `arch` file, of most packages, or ``all`` for no other."""
     for stanza in stanzas:
         if stanza.get("Package") == "dpkg" and stanza.get("Architecture") not in {"", "all"}:
             return stanza.get("Architecture")
@@ -260,7 +270,7 @@ def _native(fs: RootFS, stanzas: list[Stanza]) -> str:
         name = stanza.get("Architecture")
         if name not in {"", "all"}:
             counts[name] = counts.get(name, 0) + 1
-    return max(sorted(counts), key=lambda name: counts[name], default="")
+    return max(sorted(counts), key=lambda name: counts[name], default=ANY)
 
 
 def _record(stanza: Stanza, form: Form, file: str, arch: str, fixed: str) -> Record:

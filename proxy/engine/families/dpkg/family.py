@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from proxy.engine.families.dpkg import candidates as selection
 from proxy.engine.families.dpkg.archive import unpack_package
-from proxy.engine.families.dpkg.database import DpkgDb, keeps, open_database
+from proxy.engine.families.dpkg.database import DpkgDb, foreign_architectures, keeps, open_database
 from proxy.engine.families.dpkg.index import refresh_source
 from proxy.engine.families.dpkg.judge import judge
 from proxy.engine.families.dpkg.record import record_upgrade
@@ -46,7 +46,7 @@ class DpkgFamily:
         self, fs: RootFS, db: InstalledDb, settings: SourceSettings
     ) -> tuple[tuple[PackageSource, ...], tuple[SkippedSource, ...]]:
         """Return the sources to use, and those that are not used, with reasons."""
-        return image_sources(fs, db.distribution, db.arch, settings)
+        return image_sources(fs, db.distribution, db.arch, settings, foreign_architectures(db))
 
     def refresh(self, source: PackageSource, settings: SourceSettings, now: datetime, spool: BinaryIO) -> Refresh:
         """Verify a source's index and store it."""

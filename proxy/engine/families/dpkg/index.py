@@ -131,7 +131,7 @@ def _wanted(release: Release, source: PackageSource, base: str) -> tuple[list[_W
     else:
         apart = "all" in release.fields.get("Architectures", "").split()
         apart = apart and release.fields.get("No-Support-for-Architecture-all", "") != "Packages"
-        archs = [source.arch, "all"] if apart else [source.arch]
+        archs = dict.fromkeys((_listed_arch(release, source), *(["all"] if apart else [])))
         paths = [(name, [f"{name}/binary-{arch}/Packages" for arch in archs]) for name in source.components]
     wanted: list[_Wanted] = []
     missing: list[str] = []
@@ -147,6 +147,12 @@ def _wanted(release: Release, source: PackageSource, base: str) -> tuple[list[_W
             f" {release.fields.get('Architectures', '(none)')}"
         )
     return wanted, missing
+
+
+def _listed_arch(release: Release, source: PackageSource) -> str:
+    """Return the source's architecture; for ``all`` alone any that the release has, since every one lists those."""
+    archs = (name for name in release.fields.get("Architectures", "").split() if name != "all")
+    return next(archs, source.arch) if source.arch == "all" else source.arch
 
 
 def _forms(release: Release, base: str, path: str) -> _Wanted | None:

@@ -12,7 +12,7 @@ component main; 3. the operator's own additional sources for that release.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -40,33 +40,43 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,2000}")
 
 
 def image_sources(
-    fs: RootFS, distribution: Distribution, arch: str, settings: SourceSettings
+    fs: RootFS, distribution: Distribution, arch: str, settings: SourceSettings, foreign: Sequence[str] = ()
 ) -> tuple[tuple[PackageSource, ...], tuple[SkippedSource, ...]]:
-    """Return the sources to use for an image of `arch`, and what it names and is not used, with reasons."""
+    """Return the sources to use for an image of `arch`, and what it names and is not used, with reasons.
+
+    Args:
+        fs: the image.
+        distribution: what its os-release says.
+        arch: its native architecture.
+        settings: the machine's and the operator's.
+        foreign: further architectures that it has packages of; each is a source of its own.
+    """
     distribution = _with_codename(distribution)
     machine = _Machine(settings, distribution)
-    sources: dict[tuple[str, str], PackageSource] = {}
+    archs = (arch, *foreign)
+    sources: dict[tuple[str, str, str], PackageSource] = {}
     skipped: list[SkippedSource] = [*_named_proxies(fs)]
     for entry in _image_entries(fs):  # (1)
-        judged = _judge(entry, distribution, arch, settings, machine)
-        if isinstance(judged, SkippedSource):
-            skipped.append(judged)
-        else:
-            _add(sources, judged)
+        judged = [_judge(entry, distribution, name, settings, machine) for name in archs]
+        usable = [item for item in judged if isinstance(item, PackageSource)]
+        skipped += [item for item in judged[:1] if isinstance(item, SkippedSource) and not usable]
+        for source in usable:
+            _add(sources, source)
     if not sources:  # (2)
-        for source in machine.sources(arch):
+        for source in (source for name in archs for source in machine.sources(name)):
             _add(sources, source)
     for extra in settings.extra:  # (3)
         if extra.family == "dpkg" and distribution.id in extra.keys and _fits(extra.suite, distribution):
-            _add(sources, replace(extra, arch=arch, components=extra.components or ("main",)))
+            for name in archs:
+                _add(sources, replace(extra, arch=name, components=extra.components or ("main",)))
     if not sources:
         skipped.append(SkippedSource("", "settings", _nothing(distribution)))
     return tuple(sources.values()), tuple(skipped)
 
 
-def _add(sources: dict[tuple[str, str], PackageSource], source: PackageSource) -> None:
-    """Add a source; components of one address and suite are joined, as apt does."""
-    key = (source.uri.rstrip("/"), source.suite)
+def _add(sources: dict[tuple[str, str, str], PackageSource], source: PackageSource) -> None:
+    """Add a source; components of one address, suite and architecture are joined, as apt does."""
+    key = (source.uri.rstrip("/"), source.suite, source.arch)
     known = sources.get(key)
     if known is not None:
         source = replace(known, components=tuple(dict.fromkeys((*known.components, *source.components))))
@@ -110,7 +120,7 @@ def _judge(
     """(1) Return the image's entry as a source, or why it is not used."""
     uri = entry.uri.replace("$(ARCH)", arch)
     reason = entry.fault or _bad_address(uri)
-    if not reason and entry.archs and arch not in entry.archs:
+    if not reason and entry.archs and arch not in {*entry.archs, "all"}:
         reason = f"it is for {', '.join(entry.archs)}, the image is {arch}"
     keys: tuple[str, ...] = (distribution.id,)
     if not reason:

@@ -39,6 +39,50 @@ def judge(
     return list(sources), [f"{skip.uri}|{skip.written}|{skip.reason}" for skip in skipped]
 
 
+def archs_of(files: dict[str, bytes], arch: str, *foreign: str) -> tuple[list[str], list[str]]:
+    """Return the sources of an image with these architectures, with theirs, and what is skipped."""
+    sources, skipped = image_sources(rootfs_of(files), BOOKWORM, arch, SETTINGS, foreign)
+    return [f"{source.suite} {source.arch}" for source in sources], [skip.reason for skip in skipped]
+
+
+def test_every_architecture_that_has_packages_gets_sources_of_its_own() -> None:
+    line = b"deb http://archive.example/debian bookworm main\n"
+    assert archs_of({LIST: line}, "amd64", "i386") == (["bookworm amd64", "bookworm i386"], [])
+    assert archs_of({}, "arm64", "armhf")[0] == [
+        "bookworm arm64",
+        "bookworm-updates arm64",
+        "bookworm-security arm64",
+        "bookworm armhf",
+        "bookworm-updates armhf",
+        "bookworm-security armhf",
+    ]
+
+
+def test_a_source_for_some_architectures_serves_no_other() -> None:
+    lines = (
+        b"deb [arch=amd64] http://archive.example/debian bookworm main\n"
+        b"deb [arch=i386,armhf] http://archive.example/debian bookworm-updates main\n"
+    )
+    assert archs_of({LIST: lines}, "amd64", "i386") == (["bookworm amd64", "bookworm-updates i386"], [])
+    assert archs_of({LIST: lines}, "amd64") == (
+        ["bookworm amd64"],
+        ["it is for i386, armhf, the image is amd64"],
+    )
+
+
+def test_an_image_whose_sources_are_for_another_architecture_gets_the_machines() -> None:
+    lines = b"deb [arch=amd64] http://archive.example/debian bookworm main\n"
+    sources, skipped = archs_of({LIST: lines}, "arm64")
+    assert sources == ["bookworm arm64", "bookworm-updates arm64", "bookworm-security arm64"]
+    assert skipped == ["it is for amd64, the image is arm64"]
+
+
+def test_the_architecture_in_an_address_is_the_one_that_is_asked_for() -> None:
+    lines = b"deb http://archive.example/$(ARCH) ./\n"
+    sources, _ = image_sources(rootfs_of({LIST: lines}), BOOKWORM, "arm64", SETTINGS, ["armhf"])
+    assert [source.uri for source in sources] == ["http://archive.example/arm64", "http://archive.example/armhf"]
+
+
 def brief(sources: list[PackageSource]) -> list[str]:
     return [f"{source.uri} {source.suite} {' '.join(source.components)}" for source in sources]
 
