@@ -13,6 +13,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from proxy.config import SourcesConfig
+from proxy.engine.families.dpkg.architecture import architecture_of
 from proxy.engine.families.dpkg.sources import image_sources
 from proxy.engine.family import Distribution
 from proxy.engine.rootfs import RootFS
@@ -61,7 +62,7 @@ def check_machine() -> Archive:
         missing.append("the package debian-archive-keyring")
     if missing:
         stop(f"this machine lacks {', '.join(missing)}; nothing was measured")
-    arch = machine_platform().architecture
+    arch = architecture_of(machine_platform())
     empty = RootFS([], lambda _: b"")
     wanted = Distribution("debian", "12", SUITES[0])
     sources, _ = image_sources(empty, wanted, arch, read_settings(SourcesConfig()))

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config import ProxyConfig, SourcesConfig
+from proxy.engine.families.dpkg.architecture import architecture_of
 from proxy.engine.families.dpkg.sources import image_sources
 from proxy.engine.family import Distribution, PackageSource
 from proxy.engine.rootfs import RootFS
@@ -50,7 +51,7 @@ def release() -> PackageSource:
 
 def source_list() -> bytes:
     """Return a sources.list of all suites that the machine has for the release, as real images carry one."""
-    fs, arch = RootFS([], lambda _: b""), machine_platform().architecture
+    fs, arch = RootFS([], lambda _: b""), architecture_of(machine_platform())
     found, _ = image_sources(fs, Distribution("debian", "12", RELEASE), arch, read_settings(SourcesConfig()))
     return "".join(f"deb {item.uri} {item.suite} {' '.join(item.components)}\n" for item in found).encode()
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from proxy.codec import decode
+from proxy.engine.families.dpkg.architecture import architecture_of, platform_of
 from proxy.engine.families.dpkg.index import IndexReader
 from proxy.engine.families.dpkg.sources import image_sources
 from proxy.engine.family import Blob, Candidate, Distribution, PackageIndex, PackageSource, Payload, SourceSettings
@@ -54,7 +55,7 @@ class Composed:
 
 def find_release(settings: SourceSettings) -> PackageSource | None:
     """Return the release suite of Debian 12 at the archive that the machine's apt names; None where it names none."""
-    arch = machine_platform().architecture
+    arch = architecture_of(machine_platform())
     fs = RootFS([], lambda _: b"")
     sources, _ = image_sources(fs, Distribution("debian", "12", RELEASE), arch, settings)
     return next((source for source in sources if source.suite == RELEASE), None)
@@ -109,9 +110,11 @@ def _assemble(payloads: Sequence[Payload], arch: str, root: Path, scratch: Path)
 
 
 def _config(arch: str, layer: WrittenLayer) -> dict[str, object]:
+    platform = platform_of(arch)
     return {
-        "architecture": arch,
-        "os": "linux",
+        "architecture": platform.architecture,
+        "os": platform.os,
+        **({"variant": platform.variant} if platform.variant else {}),
         "config": {"Entrypoint": ["/usr/bin/openssl"], "Cmd": ["version"], "User": "65532"},
         "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id)]},
         "history": [{"created_by": "admend-webhook demo"}],

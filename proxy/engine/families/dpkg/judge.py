@@ -54,8 +54,8 @@ def find_all(fs: RootFS, db: DpkgDb, payload: Payload) -> Iterator[Finding]:
 def _paths(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[str]:
     name = record.installed.package.name
     for key, other in db.records.items():
-        if other is not record and other.installed.package.name == name:
-            yield f"{key} is installed too and must move with it, which is not done yet"
+        if other is not record and other.installed.package.name == name and not _coinstallable(record, payload):
+            yield f"{key} is installed too, and not both are Multi-Arch: same"
     special = set(_overridden(fs))
     taker = PathTaker(fs, db, record, payload, read_filters(fs))
     links = {entry.path for entry in payload.entries if entry.kind is Kind.SYMLINK}
@@ -68,6 +68,12 @@ def _paths(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator
         if taker.takes(entry):
             yield from _one_path(fs, db, record, entry, replaces)
     yield from (f"/{path} of the old version is diverted" for path in db.files(record) if path in special)
+
+
+def _coinstallable(record: Record, payload: Payload) -> bool:
+    """Say whether the old and the new version share their paths with those of another architecture."""
+    new = payload.package.fields.get("Multi-Arch", "")
+    return record.stanza.get("Multi-Arch") == new == "same"
 
 
 def _one_path(fs: RootFS, db: DpkgDb, record: Record, entry: Entry, replaces: str) -> Iterator[str]:

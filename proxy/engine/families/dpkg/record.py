@@ -29,6 +29,7 @@ from proxy.engine.family import Payload
 from proxy.engine.layer import add_parents
 from proxy.engine.rootfs import RootFS
 from proxy.engine.tar import Entry, Kind
+from proxy.errors import MalformedInput
 
 SCRIPTS = frozenset({"preinst", "postinst", "prerm", "postrm", "config"})
 
@@ -51,6 +52,7 @@ class _Recording:
 
     def entries(self) -> tuple[Entry, ...]:
         stanzas: dict[int, Stanza] = {}
+        _check_shared(self._items)
         for record, payload in self._items:
             conffiles = decide_conffiles(self._fs, self._db, record, payload)
             self._write_paths(record, payload, conffiles)  # (1)
@@ -155,6 +157,21 @@ class _Recording:
         return Entry(real, Kind.FILE, there.mode, there.uid, there.gid, self._time, len(data), "", data)
 
 
+def _check_shared(items: Sequence[tuple[Record, Payload]]) -> None:
+    """Refuse what dpkg refuses: packages of one name whose shared files differ between architectures."""
+    seen: dict[str, dict[str, str]] = {}
+    for record, payload in items:
+        name = record.installed.package.name
+        sums = parse_md5sums(_sums(payload), f"{record.installed.key} md5sums")
+        known = seen.setdefault(name, {})
+        differing = next((path for path, digest in sums.items() if known.get(path, digest) != digest), "")
+        if differing:
+            raise MalformedInput(
+                f"differs between the architectures of {name}, which dpkg refuses", file=f"/{differing}"
+            )
+        known |= sums
+
+
 def placed(fs: RootFS, entry: Entry) -> Entry | None:
     """Return a payload's entry at its real place, or None where what is there stays (directories)."""
     real = fs.locate(entry.path)
@@ -186,7 +203,8 @@ def _replaced_targets(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) 
 def _info_files(payload: Payload, filters: Filters) -> Mapping[str, bytes]:
     """Return the files that dpkg keeps of a package: all control files but `control`, and the list of its paths."""
     files = {name: data for name, data in payload.control.items() if name not in {"control", OWN_SUMS}}
-    lines = ["/.", *(f"/{entry.path}" for entry in payload.entries)]
+    ordered = sorted(payload.entries, key=lambda entry: entry.kind is Kind.SYMLINK)  # dpkg makes links last of all
+    lines = ["/.", *(f"/{entry.path}" for entry in ordered)]
     files["list"] = ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
     if "md5sums" not in files:
         made = parse_md5sums(payload.control.get(OWN_SUMS, b""))
