@@ -19,6 +19,10 @@ class Link:
 
 def make_fs(files: Mapping[str, bytes | Link], keep: Callable[[str], bool]) -> RootFS:
     """Return a root file system of one layer with these files and symlinks."""
+    return _scan(_tar(files), OCI_LAYER, keep, "test layer")
+
+
+def _tar(files: Mapping[str, bytes | Link]) -> io.BytesIO:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for path, content in files.items():
@@ -30,7 +34,19 @@ def make_fs(files: Mapping[str, bytes | Link], keep: Callable[[str], bool]) -> R
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
     buffer.seek(0)
-    return _scan(buffer, OCI_LAYER, keep, "test layer")
+    return buffer
+
+
+def layered(*layers: Mapping[str, bytes | Link], keep: Callable[[str], bool]) -> tuple[RootFS, ...]:
+    """Return the root file system after each of these layers; `dir/.wh.name` removes `dir/name`."""
+    indexes, kept = [], {}
+    for number, files in enumerate(layers):
+        captures, name = io.BytesIO(), f"layer {number}"
+        index = scan_layer(_tar(files), OCI_LAYER, keep=keep, captures=captures, captures_name=name, where=name)
+        indexes.append(index)
+        kept[name] = captures.getvalue()
+    read = lambda span: kept[span.file][span.offset : span.offset + span.size]  # noqa: E731 - shared by all views
+    return tuple(RootFS(indexes[: number + 1], read) for number in range(len(layers)))
 
 
 def open_fs(archive: Path, keep: Callable[[str], bool]) -> RootFS:

@@ -5,6 +5,14 @@ from dataclasses import dataclass
 from proxy.engine.tar import Entry
 
 
+class NotReproduced(Exception):
+    """What a script or a program would leave behind is not known here; `what` names it, in words."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why a package is skipped, in words that follow its name."""

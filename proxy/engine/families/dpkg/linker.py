@@ -1,48 +1,22 @@
 """The dynamic linker's cache: would ldconfig write another one after an upgrade?
 
-Owns reading which paths `/etc/ld.so.cache` names, and the comparison. The cache pairs sonames with paths. It stays
+Owns the comparison (`ldcache` reads the cache). The cache pairs sonames with paths. It stays
 the same if (1) the sonames that the package says it provides (its shlibs file, made from the libraries themselves)
 stay the same, (2) every path that the cache names in the package's name is in the new version too, and (3) every new
 library path is the file behind a link that the cache already names, or is in no directory that the cache covers.
-Format: ld.so(8), the header of glibc's cache (`glibc-ld.so.cache1.1`), deb-shlibs(5)
+Format: ld.so(8), deb-shlibs(5)
 """
 
 import re
-import struct
 from collections.abc import Iterator, Mapping
 
 from proxy.engine.families.dpkg.database import DpkgDb, Record
+from proxy.engine.families.dpkg.ldcache import CACHE, parse_linker_cache
 from proxy.engine.family import Payload
 from proxy.engine.rootfs import RootFS
 from proxy.engine.tar import Entry, Kind
-from proxy.errors import MalformedInput
 
-CACHE = "etc/ld.so.cache"
-MAX_LIBRARIES = 200_000
-
-_MAGIC = b"glibc-ld.so.cache1.1"
-_OLD_MAGIC = b"ld.so-1.7.0"
-_HEADER = struct.Struct("<II20x")  # after the magic: count, length of the strings
-_ENTRY = struct.Struct("<iIIIQ")  # flags, key, value, osversion, hwcap
 _LIBRARY = re.compile(r"(?:lib|ld-)[^/]*\.so[^/]*|ld[^/]*\.so[^/]*")
-
-
-def parse_cache(data: bytes) -> tuple[tuple[str, str], ...]:
-    """Parse a cache in glibc's present format into soname and path pairs; raises MalformedInput for any other."""
-    start = data.find(_MAGIC) if data.startswith(_OLD_MAGIC) else 0
-    if start < 0 or not data.startswith(_MAGIC, start):
-        raise MalformedInput("not a cache of glibc's present format", file=CACHE)
-    base = start + len(_MAGIC)
-    if len(data) < base + _HEADER.size:
-        raise MalformedInput("cut short", file=CACHE)
-    count, _ = _HEADER.unpack_from(data, base)
-    if count > MAX_LIBRARIES or len(data) < base + _HEADER.size + count * _ENTRY.size:
-        raise MalformedInput("cut short, or more libraries than there are", file=CACHE)
-    pairs: list[tuple[str, str]] = []
-    for number in range(count):
-        _, key, value, _, _ = _ENTRY.unpack_from(data, base + _HEADER.size + number * _ENTRY.size)
-        pairs.append((_text(data, start + key), _text(data, start + value)))
-    return tuple(pairs)
 
 
 def linker_cache_changes(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> str:
@@ -59,7 +33,7 @@ def cached_paths_change(fs: RootFS, db: DpkgDb, record: Record, payload: Payload
     data = fs.read(CACHE)
     if data is None:
         return ""
-    cached = {fs.locate(path.lstrip("/")): soname for soname, path in parse_cache(data)}
+    cached = {fs.locate(entry.path.lstrip("/")): entry.soname for entry in parse_linker_cache(data).entries}
     old = {fs.locate(path) for path in db.files(record)}
     new = {fs.locate(entry.path): entry for entry in payload.entries if entry.kind is not Kind.DIR}
     for path, entry in new.items():
@@ -90,10 +64,3 @@ def _added(cached: Mapping[str, str], paths: set[str], new: Mapping[str, Entry])
 def _provided(shlibs: bytes) -> frozenset[tuple[str, str]]:
     lines = (line.split() for line in shlibs.decode("utf-8", "replace").split("\n"))
     return frozenset((words[0], words[1]) for words in lines if len(words) > 1 and not words[0].endswith(":"))
-
-
-def _text(data: bytes, at: int) -> str:
-    end = data.find(b"\0", at)
-    if at <= 0 or at >= len(data) or end < 0:
-        raise MalformedInput("a string outside the file", file=CACHE)
-    return data[at:end].decode("utf-8", "surrogateescape")

@@ -7,7 +7,7 @@ import pytest
 
 from proxy.engine.families.dpkg.database import keeps, open_database
 from proxy.engine.families.dpkg.judge import judge
-from proxy.engine.families.dpkg.linker import parse_cache
+from proxy.engine.families.dpkg.ldcache import parse_linker_cache
 from proxy.errors import MalformedInput
 from tests.proxy.engine.families.dpkg.debs import Deb, run, unpack
 from tests.proxy.engine.filesystems import Link, make_fs
@@ -91,10 +91,11 @@ def test_the_cache_of_this_machine_reads_as_ldconfig_prints_it(tmp_path: Path) -
         pytest.skip("this machine has no /etc/ld.so.cache")
     printed = [line.split(" => ") for line in run(ldconfig, "-p").splitlines() if " => " in line]
     expected = [(left.strip().split(" ")[0], right) for left, right in printed]
-    assert list(parse_cache(path.read_bytes())) == expected
+    found = parse_linker_cache(path.read_bytes()).entries
+    assert [(entry.soname, entry.path) for entry in found] == expected
 
 
 @pytest.mark.parametrize("data", [b"", b"ld.so-1.7.0\0", b"glibc-ld.so.cache1.1\xff\xff", cache(("a", "/b"))[:-20]])
 def test_a_damaged_cache_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedInput):
-        parse_cache(data)
+        parse_linker_cache(data)

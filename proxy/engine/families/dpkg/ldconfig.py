@@ -1,0 +1,269 @@
+"""What `ldconfig` leaves behind: the linker's cache and the links from sonames to files.
+
+Owns which folders and files it looks at, which library wins a soname, and the order of the cache. What a library is
+(soname, kind) must be read from its content, and contents of an image's libraries are not kept. So the cache of the
+image tells it for every library that did not change, and only what an upgrade brings is read.
+
+1. folders: those of /etc/ld.so.conf and what it includes, in order, then the built-in ones; each only once however it
+   is named; the folders below glibc-hwcaps with each
+2. names: `lib*.so*` and the linker itself; stale links named `*.so.*` go
+3. one library per soname and folder: a file before a link, then the highest version
+4. a link from the soname to a file that won under another name
+5. the cache by soname and kind, both descending, hwcaps first, else in the order of the folders
+
+Refuses (NotReproduced) an image without a cache, or with libraries the cache does not know, unless they can be read.
+`/var/cache/ldconfig/aux-cache` holds inode numbers and is not made.
+Specification: ldconfig(8)
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+from proxy.engine.families.dpkg.findings import NotReproduced
+from proxy.engine.families.dpkg.ldcache import CACHE, Cached, LinkerCache, parse_linker_cache, render_linker_cache
+from proxy.engine.families.dpkg.libraries import Library
+from proxy.engine.tar import Entry, Kind
+
+CONFIGURATION = "etc/ld.so.conf"
+MAX_INCLUDES = 1000
+_SHORTEST = 1024  # bytes; no linker writes a shared library as small, while scripts for ld(1) are
+
+_TRIPLETS: Mapping[str, str] = {
+    "amd64": "x86_64-linux-gnu",
+    "i386": "i386-linux-gnu",
+    "x32": "x86_64-linux-gnux32",
+    "arm64": "aarch64-linux-gnu",
+    "armhf": "arm-linux-gnueabihf",
+    "armel": "arm-linux-gnueabi",
+    "ppc64el": "powerpc64le-linux-gnu",
+    "s390x": "s390x-linux-gnu",
+    "riscv64": "riscv64-linux-gnu",
+}
+_NAME = re.compile(r"(?:lib|ld-|ld\.so\.|ld64\.so\.).*", re.DOTALL)
+_FILES = frozenset({Kind.FILE, Kind.HARDLINK})
+_PARTS = re.compile(r"([0-9]+)|(.)", re.DOTALL)
+
+
+class Tree(Protocol):
+    """A file system to look at, as `RootFS` offers it."""
+
+    def get(self, path: str) -> Entry | None:
+        """Return the entry at `path`, a symlink at its end not followed."""
+
+    def resolve(self, path: str) -> str:
+        """Return where `path` leads."""
+
+    def listdir(self, path: str) -> Sequence[str]:
+        """Return the names in a directory."""
+
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The cache's bytes, and the links that change: path to target, None where a stale one goes."""
+
+    cache: bytes
+    links: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder: its path as it is written in the cache, its real one; `hwcaps` names one below glibc-hwcaps."""
+
+    path: str
+    real: str
+    hwcaps: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    name: str
+    is_link: bool
+    cached: Cached
+
+
+def run_over(before: Tree, after: Tree, arch: str, generator: str, library: Callable[[str], Library | None]) -> Links:
+    """Return what ldconfig would make of `after`.
+
+    Args:
+        before: the image, whose cache tells what its libraries are.
+        after: the image as it is when ldconfig runs.
+        arch: the native architecture as dpkg names it.
+        generator: what ldconfig says it is, if its own binary changes; else empty.
+        library: reads a library of `after` by its real path; None for what is no library; raises NotReproduced for
+            what cannot be read.
+    """
+    data = before.read(CACHE)
+    if data is None:
+        raise NotReproduced(f"there is no /{CACHE} yet")
+    old = parse_linker_cache(data)
+    if any(entry.hwcap for entry in old.entries):
+        raise NotReproduced(f"/{CACHE} names libraries for hardware capabilities of the older kind")
+    scan = _Scan(before, after, old, library)
+    entries: list[Cached] = []
+    folders = tuple(_folders(after, arch))
+    for folder in folders:
+        entries += scan.look(folder)
+    if generator and old.generator is None:
+        raise NotReproduced("ldconfig begins to write another format")
+    entries.sort(key=lambda entry: (entry.folder == "", entry.folder.encode("utf-8", "surrogateescape")))
+    entries.sort(key=lambda entry: (entry.flags, entry.kernel if old.generator is None else 0), reverse=True)
+    entries.sort(key=lambda entry: version_key(entry.soname), reverse=True)
+    names = frozenset(folder.hwcaps for folder in folders if folder.hwcaps)
+    new = LinkerCache(tuple(entries), generator or old.generator, names, old.order, old.endian)
+    return Links(render_linker_cache(new), scan.links)
+
+
+def version_key(name: str) -> tuple[tuple[int, int], ...]:
+    """Return a key that orders file names as ldconfig does: numbers by value and after letters."""
+    parts = _PARTS.finditer(name)
+    return tuple((1, int(part[1])) if part[1] else (0, ord(part[2])) for part in parts)
+
+
+def _folders(tree: Tree, arch: str) -> Iterator[_Folder]:
+    """Yield the folders in the order in which ldconfig looks at them (1)."""
+    triplet = _TRIPLETS.get(arch)
+    if triplet is None:
+        raise NotReproduced(f"the folders of libraries of the architecture {arch}")
+    built_in = (f"/lib/{triplet}", f"/usr/lib/{triplet}", "/lib", "/usr/lib")
+    seen: set[str] = set()
+    for path in (*_configured(tree, CONFIGURATION, [0]), *built_in):
+        real = tree.resolve(path.strip("/"))
+        there = tree.get(real) if real else None
+        if there is None or there.kind is not Kind.DIR or real in seen:
+            continue
+        seen.add(real)
+        yield _Folder(path, real)
+        for name in tree.listdir(f"{real}/glibc-hwcaps"):
+            below = tree.resolve(f"{real}/glibc-hwcaps/{name}")
+            entry = tree.get(below)
+            if name.startswith(".") or ":" in name or entry is None or entry.kind is not Kind.DIR or below in seen:
+                continue
+            seen.add(below)
+            yield _Folder(f"{path}/glibc-hwcaps/{name}", below, name)
+
+
+def _configured(tree: Tree, file: str, count: list[int]) -> Iterator[str]:
+    """Yield the folders that a configuration file names; `count` bounds how many files are read."""
+    count[0] += 1
+    if count[0] > MAX_INCLUDES:
+        raise NotReproduced(f"/{CONFIGURATION} includes more than {MAX_INCLUDES} files")
+    for line in (tree.read(file) or b"").decode("utf-8", "surrogateescape").split("\n"):
+        text = line.partition("#")[0].lstrip()
+        if re.match(r"include[ \t]", text):
+            for pattern in text[8:].split():
+                for name in _matching(tree, pattern, file):
+                    yield from _configured(tree, name, count)
+        elif text and not re.match(r"(?i)hwcap[ \t]", text):
+            path = text.partition("=")[0].rstrip().rstrip("/")
+            if path:
+                yield path
+
+
+def _matching(tree: Tree, pattern: str, file: str) -> Iterator[str]:
+    folder, _, name = (pattern if pattern.startswith("/") else f"/{file.rpartition('/')[0]}/{pattern}").rpartition("/")
+    if set(folder) & set("*?["):
+        raise NotReproduced(f"/{file} includes files of folders that it does not name")
+    for found in sorted(tree.listdir(folder.strip("/"))):
+        if fnmatchcase(found, name) and (found[0] != "." or name[0] == "."):
+            yield f"{folder.strip('/')}/{found}"
+
+
+class _Scan:
+    """A look at the folders of `after`; `links` collects which links change."""
+
+    def __init__(self, before: Tree, after: Tree, old: LinkerCache, library: Callable[[str], Library | None]) -> None:
+        self._before, self._after, self._library = before, after, library
+        self._old: dict[str, dict[str, list[Cached]]] = {}  # by folder and name
+        for entry in old.entries:
+            path, _, name = entry.path.rpartition("/")
+            self._old.setdefault(path, {}).setdefault(name, []).append(entry)
+        self._kernels = any(entry.kernel for entry in old.entries)
+        self.links: dict[str, str | None] = {}
+
+    def look(self, folder: _Folder) -> Iterator[Cached]:
+        """Yield the entries of one folder (2, 3, 4)."""
+        best: dict[str, _Candidate] = {}
+        for candidate in self._candidates(folder):
+            soname = candidate.cached.soname
+            other = best.get(soname)
+            if other is None or (not candidate.is_link, version_key(candidate.name)) > (
+                not other.is_link,
+                version_key(other.name),
+            ):
+                best[soname] = candidate
+        for soname, candidate in best.items():
+            name = candidate.name if folder.hwcaps else soname
+            if not folder.hwcaps and not candidate.is_link:
+                self._link(folder, soname, candidate.name)
+            yield replace(candidate.cached, soname=soname, path=f"{folder.path}/{name}", folder=folder.hwcaps)
+
+    def _candidates(self, folder: _Folder) -> Iterator[_Candidate]:
+        known = self._known(folder)
+        for name in self._after.listdir(folder.real):
+            path = f"{folder.real}/{name}"
+            entry = self._after.get(path) if ".so" in name and _NAME.fullmatch(name) else None
+            if entry is None or entry.kind not in {*_FILES, Kind.SYMLINK}:
+                continue
+            is_link = entry.kind is Kind.SYMLINK
+            real = self._after.resolve(path) if is_link else path
+            target = self._after.get(real)
+            if target is None and ".so." in name:
+                self.links[path] = None
+            if target is None or target.kind not in _FILES:
+                continue
+            cached = self._old.get(folder.path, {}).get(name, ())
+            if cached and self._same(path, real):
+                yield from (_Candidate(name, is_link, one) for one in cached)
+            elif real in known:
+                yield _Candidate(name, is_link=False, cached=known[real])
+            else:
+                yield from self._read(name, real, is_link)
+
+    def _known(self, folder: _Folder) -> dict[str, Cached]:
+        """Return what the old cache says of the files in a folder that did not change, by their real path.
+
+        A name that ends in ``.so`` may be the link for ld(1); then another one tells the soname.
+        """
+        known: dict[str, Cached] = {}
+        for name, cached in self._old.get(folder.path, {}).items():
+            real = self._before.resolve(f"{folder.path.strip('/')}/{name}")
+            if self._same(real, real) and (real not in known or known[real].soname.endswith(".so")):
+                known[real] = cached[0]
+        return known
+
+    def _read(self, name: str, real: str, is_link: bool) -> Iterator[_Candidate]:
+        """Yield what the file itself says."""
+        entry = self._after.get(real)
+        if entry is None or (entry.kind is Kind.FILE and entry.size < _SHORTEST):
+            return
+        library = self._library(real)
+        if library is None:
+            return
+        soname = library.soname or name
+        developers = name.endswith(".so") and soname.startswith(name)  # the link that ld(1) follows
+        is_link = is_link and (name == soname or developers)
+        kernel = library.kernel if self._kernels else 0
+        cached = Cached(name if is_link else soname, "", library.flags, kernel, level=library.level)
+        yield _Candidate(name, is_link, cached)
+
+    def _same(self, path: str, real: str) -> bool:
+        """Say that `path` leads to the same content as it did in the image."""
+        before, after = self._before, self._after
+        return (
+            before.get(path) == after.get(path) and before.resolve(path) == real and before.get(real) == after.get(real)
+        )
+
+    def _link(self, folder: _Folder, soname: str, name: str) -> None:
+        """Make the soname lead to the file that has it."""
+        path = f"{folder.real}/{soname}"
+        there = self._after.get(path)
+        if there is not None and there.kind is not Kind.SYMLINK:
+            return
+        if there is None or self._after.resolve(path) != self._after.resolve(f"{folder.real}/{name}"):
+            self.links[path] = name
