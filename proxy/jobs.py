@@ -288,17 +288,19 @@ def _judge(root: str, layers: tuple[LayerFile, ...], name: str) -> Judgement:
     return image.family.judge(image.fs, image.db, _load_payload(root, name))
 
 
-def _read_again(layers: Sequence[LayerFile], place: int, path: str) -> bytes:
-    """Read one file that was not kept from its layer's blob; slow, for the rare file that nobody foresaw."""
+def _read_again(layers: Sequence[LayerFile], place: int, paths: set[str]) -> dict[str, bytes]:
+    """Read files that were not kept from their layer's blob; slow, for the rare ones that nobody foresaw."""
     layer, captured = layers[place], io.BytesIO()
     with Path(layer.blob).open("rb") as stream:
         found = extract_layer(
-            stream, layer.media_type, {path}, captures=captured, captures_name="", where=f"layer {layer.blob}"
+            stream, layer.media_type, paths, captures=captured, captures_name="", where=f"layer {layer.blob}"
         )
-    if path not in found:
-        raise MalformedInput("its index names a file that it does not have; remove the cache folder", file=layer.blob)
-    span = found[path]
-    return captured.getvalue()[span.offset : span.offset + span.size]
+    if lacking := sorted(paths - set(found)):
+        raise MalformedInput(
+            "its index names a file that it does not have; remove the cache folder", file=layer.blob, text=lacking[0]
+        )
+    data = captured.getbuffer()
+    return {path: bytes(data[span.offset : span.offset + span.size]) for path, span in found.items()}
 
 
 def _open_index(root: str, index: IndexFile) -> PackageIndex:

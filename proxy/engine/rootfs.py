@@ -15,6 +15,8 @@ from proxy.errors import AdmendError, MalformedInput
 
 __all__ = ["LayerIndex", "RootFS", "extract_layer", "scan_layer"]
 
+FETCH_LIMIT = 128 << 20  # bytes of files that were not kept and are read all the same
+
 
 class RootFS:
     """The merged view of an image's layers.
@@ -22,8 +24,8 @@ class RootFS:
     Args:
         layers: the layers' indexes, the lowest first.
         read_span: gives the bytes of a kept content.
-        read_missing: gives the content of a file that was not kept, by the layer's place in `layers` and the path
-            that the layer has it under; without it such a read is an error.
+        read_missing: gives the contents of files that were not kept, by the layer's place in `layers` and the paths
+            that the layer has them under; without it such a read is an error.
 
     Raises:
         MalformedInput: layers that no runtime could unpack.
@@ -33,11 +35,12 @@ class RootFS:
         self,
         layers: Sequence[LayerIndex],
         read_span: Callable[[Span], bytes],
-        read_missing: Callable[[int, str], bytes] | None = None,
+        read_missing: Callable[[int, set[str]], Mapping[str, bytes]] | None = None,
     ) -> None:
         self._layers = layers
         self._read_span, self._read_missing = read_span, read_missing
         self._supplied: dict[int, Span] = {}
+        self._fetched: dict[int, bytes] = {}
         self._sorted: list[str] | None = None
         self._tree = merge_layers(layers)
 
@@ -73,9 +76,38 @@ class RootFS:
         span = index.spans.get(row) or self._supplied.get(number)
         if span is not None:
             return self._read_span(span)
-        if self._read_missing is not None:
-            return self._read_missing(number >> ROW_BITS, index.paths[row])
+        if number not in self._fetched:
+            self.fetch([path])
+        if number in self._fetched:
+            return self._fetched[number]
         raise AdmendError(f"{path}: its content was not kept when the layer was scanned; extract it first")
+
+    def read_span(self, span: Span) -> bytes:
+        """Return the bytes that a span stands for."""
+        return self._read_span(span)
+
+    def fetch(self, paths: Iterable[str]) -> None:
+        """Get the contents of files that were not kept, each layer read once however many they are.
+
+        Raises:
+            AdmendError: they are more than FETCH_LIMIT bytes.
+        """
+        if self._read_missing is None:
+            return
+        rows = {number: self._row(number) for path in paths if (number := self._unkept(path)) is not None}
+        if sum(index.sizes[row] for index, row in rows.values()) > FETCH_LIMIT:
+            raise AdmendError(f"files of more than {FETCH_LIMIT >> 20} MiB would have to be read again")
+        for place in sorted({number >> ROW_BITS for number in rows}):
+            names = {number: index.paths[row] for number, (index, row) in rows.items() if number >> ROW_BITS == place}
+            found = self._read_missing(place, set(names.values()))
+            self._fetched |= {number: found[name] for number, name in names.items()}
+
+    def _unkept(self, path: str) -> int | None:
+        number = self._file(path)
+        if number is None or number in self._supplied or number in self._fetched:
+            return None
+        index, row = self._row(number)
+        return number if index.sizes[row] and row not in index.spans else None
 
     def origin(self, path: str) -> tuple[int, str] | None:
         """Return which layer (its place) has the file at `path`, and under which name; None if it is no file."""

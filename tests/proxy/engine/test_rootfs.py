@@ -194,13 +194,18 @@ def test_reading_what_was_not_kept_is_an_error_and_not_none():
         root.read("a")
 
 
-def test_what_was_not_kept_can_be_fetched_on_demand():
-    root = RootFS(
-        [scan(tree("f a 1")), scan(tree("f b/c 2", "l d b/c"), keep=False)], lambda _: b"", lambda *w: repr(w).encode()
-    )
-    assert root.read("d") == b"(1, 'b/c')"
-    assert root.origin("d") == (1, "b/c")
-    assert root.origin("b") is None
+def test_what_was_not_kept_can_be_fetched_on_demand_each_layer_once():
+    asked = []
+
+    def read(place, paths):
+        asked.append((place, paths))
+        return {path: path.encode() for path in paths}
+
+    lower, upper = scan(tree("f a 1")), scan(tree("f b/c 2", "f e 3", "l d b/c"), keep=False)
+    root = RootFS([lower, upper], lambda _: b"", read)
+    root.fetch(["d", "e", "a", "nowhere"])
+    assert (root.read("d"), root.read("e")) == (b"b/c", b"e")
+    assert asked == [(1, {"b/c", "e"})]
 
 
 def test_a_second_pass_supplies_missing_contents():
