@@ -28,7 +28,7 @@ from proxy.config import PolicyConfig
 from proxy.engine.family import Upgrade
 from proxy.engine.image import add_layer, assemble_index, has_patch_layer
 from proxy.engine.plan import PlanPolicy, UpgradePlan
-from proxy.errors import AdmendError, MalformedInput, ResourceExhausted, Unsupported
+from proxy.errors import AdmendError, MalformedInput, ResourceExhausted, Unsupported, UpstreamRefused
 from proxy.flight import gather_all
 from proxy.images import ImageSource
 from proxy.jobs import EPOCH, Built, IndexFile, Inspection, LayerFile
@@ -49,6 +49,7 @@ from proxy.results import (
 )
 from proxy.sources import Sources, SourceState
 
+GONE = frozenset({404, 410})
 MAX_ROUNDS = 32  # of plan, unpack, exclude: each round excludes at least one package
 UPGRADES = "dev.admend.upgrades"
 BASE_NAME = "org.opencontainers.image.base.name"
@@ -193,7 +194,10 @@ class Patcher:
             if not plan.upgrades:
                 return plan, Built()
             with target.phases.phase("packages"):
-                payloads = await self._unpack(image.inspection.family, plan.upgrades)
+                payloads, absent = await self._unpack(image.inspection.family, plan.upgrades)
+            if absent:
+                excluded |= absent
+                continue
             with target.phases.phase("layer"):
                 built = await self._build(image, payloads, check_only=target.dry_run)
             if not built.unsupported:
@@ -216,17 +220,26 @@ class Patcher:
         )
         return decode(UpgradePlan, answer, "plan")
 
-    async def _unpack(self, family: str, upgrades: Sequence[Upgrade]) -> dict[str, str]:
-        """Fetch and unpack, the largest first: it would be the one that everything waits for in the end."""
+    async def _unpack(self, family: str, upgrades: Sequence[Upgrade]) -> tuple[dict[str, str], dict[str, str]]:
+        """Fetch and unpack, the largest first: it would be the one that everything waits for in the end.
+
+        Returns the unpacked packages' names by key, and by key why a source no longer has one.
+        """
+        absent: dict[str, str] = {}
+
+        async def one(upgrade: Upgrade) -> str:
+            try:
+                return await self._packages.unpacked(family, upgrade.candidate)
+            except UpstreamRefused as error:
+                if error.status not in GONE:
+                    raise
+                absent[upgrade.key] = f"the source lists {upgrade.candidate.package.version} but lacks its file: {error}"
+                return ""
+
         largest = sorted(upgrades, key=lambda upgrade: upgrade.candidate.fetch.size or 0, reverse=True)
-        names = dict(
-            zip(
-                (upgrade.key for upgrade in largest),
-                await gather_all(self._packages.unpacked(family, upgrade.candidate) for upgrade in largest),
-                strict=True,
-            )
-        )
-        return {upgrade.key: names[upgrade.key] for upgrade in upgrades}
+        found = await gather_all(one(upgrade) for upgrade in largest)
+        names = {upgrade.key: name for upgrade, name in zip(largest, found, strict=True)}
+        return {upgrade.key: names[upgrade.key] for upgrade in upgrades}, absent
 
     async def _build(self, image: Opened, payloads: Mapping[str, str], *, check_only: bool) -> Built:
         docker = image.manifest.media_type == DOCKER_MANIFEST

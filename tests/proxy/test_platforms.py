@@ -12,7 +12,7 @@ from proxy.oci.digest import Digest
 from proxy.oci.manifest import OCI_INDEX, Index, Manifest, parse_manifest
 from proxy.oci.reference import ImageRef
 from proxy.serve import Proxy
-from tests.proxy.asking import ask, manifest_of
+from tests.proxy.asking import ask, manifest_of, own_world
 from tests.simulators.registry import make_layer
 from tests.simulators.world import FIXED, RELEASED, World, make_packages, make_rootfs
 
@@ -131,3 +131,17 @@ async def test_an_error_names_the_platform_that_it_came_from(world: World, proxy
     answer = await ask(proxy, f"{world.upstream.host}/team/cut:1", platforms=BOTH)
     assert answer.outcome is Outcome.FAILED
     assert "linux/arm64" in answer.reason
+
+
+async def test_a_package_whose_file_is_gone_is_skipped_with_the_reason(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    async with own_world(tmp_path_factory.mktemp("gone")) as world, Proxy(world.config()) as proxy:
+        gone = [path for path in world.source.files if path.endswith(f"/demo_{FIXED}_amd64.deb")]
+        for path in gone:
+            del world.source.files[path]
+        answer = await ask(proxy, world.add_image())
+    assert (answer.outcome, [item.package for item in answer.upgrades]) == (Outcome.BLOCKED, [])
+    reasons = {item.package: item.reason for item in answer.skipped}
+    assert "lacks its file" in reasons["demo"]
+    assert gone[0].rpartition("/")[2] in reasons["demo"]
