@@ -233,7 +233,8 @@ class Patcher:
             except UpstreamRefused as error:
                 if error.status not in GONE:
                     raise
-                absent[upgrade.key] = f"the source lists {upgrade.candidate.package.version} but lacks its file: {error}"
+                version = upgrade.candidate.package.version
+                absent[upgrade.key] = f"the source lists {version} but lacks its file: {error}"
                 return ""
 
         largest = sorted(upgrades, key=lambda upgrade: upgrade.candidate.fetch.size or 0, reverse=True)
