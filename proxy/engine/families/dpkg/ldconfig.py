@@ -20,12 +20,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Protocol
 
 from proxy.engine.families.dpkg.findings import NotReproduced
 from proxy.engine.families.dpkg.ldcache import CACHE, Cached, LinkerCache, parse_linker_cache, render_linker_cache
-from proxy.engine.families.dpkg.libraries import Library
-from proxy.engine.tar import Entry, Kind
+from proxy.engine.families.dpkg.libraries import Library, read_library
+from proxy.engine.rootfs import RootFS
+from proxy.engine.stage import Stage
+from proxy.engine.tar import Kind
+from proxy.errors import AdmendError
 
 CONFIGURATION = "etc/ld.so.conf"
 MAX_INCLUDES = 1000
@@ -43,24 +45,10 @@ _TRIPLETS: Mapping[str, str] = {
     "riscv64": "riscv64-linux-gnu",
 }
 _NAME = re.compile(r"(?:lib|ld-|ld\.so\.|ld64\.so\.).*", re.DOTALL)
+_PROGRAMS = ("sbin/ldconfig.real", "sbin/ldconfig")  # Ubuntu's is a script in front of the real one
+_GENERATOR = re.compile(rb"ldconfig \([^()\0]{1,200}\) [a-z]{1,20} release version [0-9.]{1,20}")
 _FILES = frozenset({Kind.FILE, Kind.HARDLINK})
 _PARTS = re.compile(r"([0-9]+)|(.)", re.DOTALL)
-
-
-class Tree(Protocol):
-    """A file system to look at, as `RootFS` offers it."""
-
-    def get(self, path: str) -> Entry | None:
-        """Return the entry at `path`, a symlink at its end not followed."""
-
-    def resolve(self, path: str) -> str:
-        """Return where `path` leads."""
-
-    def listdir(self, path: str) -> Sequence[str]:
-        """Return the names in a directory."""
-
-    def read(self, path: str) -> bytes | None:
-        """Return the content of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +75,52 @@ class _Candidate:
     cached: Cached
 
 
-def run_over(before: Tree, after: Tree, arch: str, generator: str, library: Callable[[str], Library | None]) -> Links:
+def run_ldconfig(stage: Stage, arguments: Sequence[str], arch: str) -> bool:
+    """Do to `stage` what `ldconfig` (with or without ``-X``) would do; `arch` is the native architecture.
+
+    Raises:
+        NotReproduced: other arguments, or what is needed cannot be known.
+    """
+    if set(arguments) - {"-X", "-n", "-v"} or "-n" in arguments:
+        raise NotReproduced(f"ldconfig {' '.join(arguments)}")
+
+    def library(path: str) -> Library | None:
+        try:
+            return read_library(stage.read(path) or b"", path, arch)
+        except AdmendError as error:
+            raise NotReproduced(f"what kind of library /{path} is ({error})") from error
+
+    found = run_over(stage.fs, stage, arch, _new_generator(stage), library)
+    stage.write(CACHE, found.cache)
+    for path, target in found.links.items() if "-X" not in arguments else ():
+        if target is None:
+            stage.remove(path)
+        else:
+            stage.symlink(target, path)
+    return True
+
+
+def _new_generator(stage: Stage) -> str | None:
+    """Return what ldconfig says it is if its program changed, else None."""
+    path = next((path for path in map(stage.resolve, _PROGRAMS) if stage.get(path) is not None), None)
+    if path is None:
+        raise NotReproduced("there is no ldconfig")
+    if stage.get(path) == stage.fs.get(path):
+        return None
+    match = _GENERATOR.search(stage.read(path) or b"")
+    return match[0].decode("ascii", "replace") if match else ""
+
+
+def run_over(
+    before: RootFS, after: RootFS | Stage, arch: str, generator: str | None, library: Callable[[str], Library | None]
+) -> Links:
     """Return what ldconfig would make of `after`.
 
     Args:
         before: the image, whose cache tells what its libraries are.
         after: the image as it is when ldconfig runs.
         arch: the native architecture as dpkg names it.
-        generator: what ldconfig says it is, if its own binary changes; else empty.
+        generator: what ldconfig says it is if its program changes (perhaps nothing); None if it does not.
         library: reads a library of `after` by its real path; None for what is no library; raises NotReproduced for
             what cannot be read.
     """
@@ -109,7 +135,7 @@ def run_over(before: Tree, after: Tree, arch: str, generator: str, library: Call
     folders = tuple(_folders(after, arch))
     for folder in folders:
         entries += scan.look(folder)
-    if generator and old.generator is None:
+    if generator is not None and (generator == "") != (old.generator is None):
         raise NotReproduced("ldconfig begins to write another format")
     entries.sort(key=lambda entry: (entry.folder == "", entry.folder.encode("utf-8", "surrogateescape")))
     entries.sort(key=lambda entry: (entry.flags, entry.kernel if old.generator is None else 0), reverse=True)
@@ -125,7 +151,7 @@ def version_key(name: str) -> tuple[tuple[int, int], ...]:
     return tuple((1, int(part[1])) if part[1] else (0, ord(part[2])) for part in parts)
 
 
-def _folders(tree: Tree, arch: str) -> Iterator[_Folder]:
+def _folders(tree: RootFS | Stage, arch: str) -> Iterator[_Folder]:
     """Yield the folders in the order in which ldconfig looks at them (1)."""
     triplet = _TRIPLETS.get(arch)
     if triplet is None:
@@ -148,7 +174,7 @@ def _folders(tree: Tree, arch: str) -> Iterator[_Folder]:
             yield _Folder(f"{path}/glibc-hwcaps/{name}", below, name)
 
 
-def _configured(tree: Tree, file: str, count: list[int]) -> Iterator[str]:
+def _configured(tree: RootFS | Stage, file: str, count: list[int]) -> Iterator[str]:
     """Yield the folders that a configuration file names; `count` bounds how many files are read."""
     count[0] += 1
     if count[0] > MAX_INCLUDES:
@@ -165,7 +191,7 @@ def _configured(tree: Tree, file: str, count: list[int]) -> Iterator[str]:
                 yield path
 
 
-def _matching(tree: Tree, pattern: str, file: str) -> Iterator[str]:
+def _matching(tree: RootFS | Stage, pattern: str, file: str) -> Iterator[str]:
     folder, _, name = (pattern if pattern.startswith("/") else f"/{file.rpartition('/')[0]}/{pattern}").rpartition("/")
     if set(folder) & set("*?["):
         raise NotReproduced(f"/{file} includes files of folders that it does not name")
@@ -177,7 +203,9 @@ def _matching(tree: Tree, pattern: str, file: str) -> Iterator[str]:
 class _Scan:
     """A look at the folders of `after`; `links` collects which links change."""
 
-    def __init__(self, before: Tree, after: Tree, old: LinkerCache, library: Callable[[str], Library | None]) -> None:
+    def __init__(
+        self, before: RootFS, after: RootFS | Stage, old: LinkerCache, library: Callable[[str], Library | None]
+    ) -> None:
         self._before, self._after, self._library = before, after, library
         self._old: dict[str, dict[str, list[Cached]]] = {}  # by folder and name
         for entry in old.entries:

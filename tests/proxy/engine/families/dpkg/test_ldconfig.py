@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 from proxy.engine.families.dpkg.database import keeps
 from proxy.engine.families.dpkg.findings import NotReproduced
 from proxy.engine.families.dpkg.ldcache import Cached, LinkerCache, parse_linker_cache, render_linker_cache
-from proxy.engine.families.dpkg.ldconfig import Links, run_over
+from proxy.engine.families.dpkg.ldconfig import Links, run_ldconfig, run_over
 from proxy.engine.families.dpkg.libraries import Library, read_library
+from proxy.engine.stage import Stage
+from proxy.engine.tar import Kind
 from proxy.errors import MalformedInput
 from tests.proxy.engine.filesystems import Link, layered
 from tests.support import data_path, require_root, require_tool
@@ -77,7 +80,7 @@ def compare(tmp_path: Path, first: Files, second: Files) -> Links:
         assert isinstance(content, bytes)
         return read_library(content, path, "amd64")
 
-    found = run_over(before, after, "amd64", "", library)
+    found = run_over(before, after, "amd64", None, library)
     lay(root, second)
     before_links = links_of(root)
     assert found.cache == real_ldconfig(root)
@@ -160,7 +163,31 @@ def test_a_library_that_the_cache_does_not_know_is_asked_for_and_refused_when_it
         raise NotReproduced(f"/{path} cannot be read")
 
     with pytest.raises(NotReproduced, match="liblate"):
-        run_over(before, after, "amd64", "", library)
+        run_over(before, after, "amd64", None, library)
+
+
+@pytest.mark.interop
+def test_ldconfig_of_a_stage_reads_what_the_image_did_not_keep_and_names_the_new_program(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    program = b"\0ldconfig (Debian GLIBC 2.36-1) stable release version 2.36\0"
+    lay(root, CONFIGURATION)
+    files: Files = {**CONFIGURATION, "usr/lib/libz.so.1.9": host("libz.so.1"), "usr/sbin/ldconfig": program}
+    (fs,) = layered({"sbin": Link("usr/sbin"), **files, "etc/ld.so.cache": real_ldconfig(root)}, keep=lambda _: True)
+    stage = Stage(fs, 9)
+    stage.write("usr/sbin/ldconfig", program.replace(b"36-1)", b"36-9+deb12u9)"))
+    assert run_ldconfig(stage, (), "amd64")
+    lay(root, files)
+    cache = parse_linker_cache(real_ldconfig(root))
+    own = "ldconfig (Debian GLIBC 2.36-9+deb12u9) stable release version 2.36"
+    assert stage.read("etc/ld.so.cache") == render_linker_cache(replace(cache, generator=own))
+    assert {entry.path: entry.target for entry in stage.entries() if entry.kind is Kind.SYMLINK} == {
+        "usr/lib/libz.so.1": "libz.so.1.9"
+    }
+    stage.write("usr/sbin/ldconfig", b"another one")
+    with pytest.raises(NotReproduced, match="another format"):
+        run_ldconfig(stage, ("-X",), "amd64")
+    with pytest.raises(NotReproduced, match="-C x"):
+        run_ldconfig(stage, ("-C", "x"), "amd64")
 
 
 @pytest.mark.interop
@@ -196,7 +223,7 @@ def test_the_older_format_equals_its_own_ldconfig(tmp_path: Path) -> None:
         "usr/lib/libm.so.6": first[f"{LIB}/libm-2.31.so"],
     }
     before, after = layered(first, second, keep=keeps)
-    found = run_over(before, after, "amd64", "", lambda path: read_library(content(second, path), path, "amd64"))
+    found = run_over(before, after, "amd64", None, lambda path: read_library(content(second, path), path, "amd64"))
     lay(tmp_path, second)
     subprocess.run(["chroot", str(tmp_path), "/usr/sbin/ldconfig.real"], check=True, capture_output=True)
     assert found.cache == (tmp_path / "etc/ld.so.cache").read_bytes()
