@@ -1,8 +1,8 @@
-"""The images that are measured, made once and kept: distroless, and a Debian minbase tree with openssl.
+"""The images that are measured, made once and kept: distroless, a Debian minbase tree with openssl, and larger ones.
 
-Owns the tree (mmdebstrap, from the release suite only, its apt sources pointing at the loopback archive), its packing
-into a one-layer image, and the composed distroless images. All go into the upstream's layout. A second run finds
-them there, unless the archive's address or what is written here has changed.
+Owns the tree (mmdebstrap, from the release suite only, its apt sources naming the loopback archive), its packing
+into a one-layer image, the composed distroless images, and those that grow from the packed tree. All go into the
+upstream's layout. A second run finds them there, unless the archive's address or what is written here has changed.
 """
 
 import asyncio
@@ -15,11 +15,14 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from filler import Filler, grow, thicken
+from isal import igzip
 from needs import FOLDER, SUITES, Archive, route_name, stop
 from upstream import open_upstream
 
 from proxy.codec import decode, encode
 from proxy.config import ProxyConfig, SourcesConfig
+from proxy.engine.families.dpkg.architecture import platform_of
 from proxy.engine.osrelease import parse_distribution
 from proxy.files import writing
 from proxy.machine import read_settings
@@ -29,20 +32,26 @@ from proxy.oci.reference import ImageRef
 from proxy.serve import Engine
 from webhook.demo.compose import PACKAGES, Composed, compose, find_release
 
-RECIPE = 1  # counts up when what is made here changes
+RECIPE = 2  # counts up when what is made here changes
 TREE, APT, UPSTREAM = FOLDER / "tree", FOLDER / "apt", FOLDER / "upstream"
 STATE = FOLDER / "images.json"
 PIECE = 1 << 20
 DISTROLESS, MINBASE, SMALL = "bench/distroless:1", "bench/minbase:1", "bench/small:1"
+LARGE = "bench/large:1"
+LARGE_LAYERS = tuple(Filler(1000 + number, 14 << 20) for number in range(24))
+EIGHT = range(8)
+SHARING = tuple(f"bench/sharing-{number}:1" for number in EIGHT)  # they have all layers but one in common
+APART = tuple(f"bench/apart-{number}:1" for number in EIGHT)  # they have no layer in common, but their packages
 SMALL_PACKAGES = ("base-files", "netbase")  # of the same sources, and with nothing to upgrade
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Bytes of an image's one layer, as it is pulled and unpacked."""
+    """Bytes of an image's layers, as they are pulled and unpacked, and how many there are."""
 
     compressed: int
     unpacked: int
+    layers: int
 
 
 def prepare(archive: Archive, port: int) -> dict[str, Sizes]:
@@ -103,7 +112,12 @@ async def _fill_upstream(arch: str) -> dict[str, Sizes]:
             scratch = FOLDER / "pack" / name.replace("/", "-")
             scratch.mkdir(parents=True)
             images[name] = await compose(engine, release, packages, scratch)
-    images[MINBASE] = pack(TREE, FOLDER / "pack" / "minbase", arch)
+    minbase = images[MINBASE] = pack(TREE, FOLDER / "pack" / "minbase", arch)
+    images[LARGE] = grow(minbase, FOLDER / "pack" / "large", LARGE_LAYERS)
+    for number in EIGHT:
+        filler = Filler(number, 4 << 20)
+        images[SHARING[number]] = grow(minbase, FOLDER / "pack" / f"sharing-{number}", [filler])
+        images[APART[number]] = thicken(minbase, FOLDER / "pack" / f"apart-{number}", filler)
     mirror = open_upstream(UPSTREAM)
     for name, image in images.items():
         path, _, tag = name.partition(":")
@@ -113,12 +127,12 @@ async def _fill_upstream(arch: str) -> dict[str, Sizes]:
 
 
 def _sizes(image: Composed) -> Sizes:
-    (layer,) = image.manifest.layers
-    unpacker, size = zlib.decompressobj(31), 0
-    with image.blobs[layer.digest].open("rb") as stream:
-        while piece := stream.read(PIECE):
-            size += len(unpacker.decompress(piece))
-    return Sizes(layer.size, size)
+    layers, unpacked = image.manifest.layers, 0
+    for layer in layers:
+        with igzip.open(image.blobs[layer.digest], "rb") as stream:
+            while piece := stream.read(PIECE):
+                unpacked += len(piece)
+    return Sizes(sum(layer.size for layer in layers), unpacked, len(layers))
 
 
 def pack(tree: Path, folder: Path, arch: str) -> Composed:
@@ -138,7 +152,7 @@ def pack(tree: Path, folder: Path, arch: str) -> Composed:
     if tar.returncode:
         raise RuntimeError(f"tar ended with {tar.returncode}")
     config = {
-        "architecture": arch,
+        "architecture": platform_of(arch).architecture,
         "os": "linux",
         "config": {"Cmd": ["bash"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{plain.hexdigest()}"]},

@@ -1,4 +1,4 @@
-"""What is measured of the proxy: first sight, repeated resolves, memory.
+"""What is measured of the proxy: first sight, repeated resolves, many at once, refresh of sources, memory.
 
 Owns the order of starts and resolves in each measurement, and the arithmetic. Every first sight is a new process with
 an empty mirror and empty caches but for the verified indexes; before the clock starts it has seen another small image
@@ -8,7 +8,9 @@ of the same sources, which needs no upgrade.
 import math
 import os
 import statistics
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -20,6 +22,9 @@ from proxy.phases import PHASES
 
 REPETITIONS = 5
 REPEATS = 500
+BURSTS = 2  # of which the better one counts
+REFRESHES = 50
+AT_ONCE = 0.001  # seconds after which sources are asked again
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +54,23 @@ class Repeated:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """First sights of several images at once: milliseconds until the last was there, and of each, sorted."""
+
+    last: float
+    each: tuple[float, ...]
+    peak: Peak
+
+    def render(self) -> dict[str, object]:
+        """Return JSON types."""
+        return {"last_ms": self.last, "each_ms": self.each, "memory_mib": self.peak.render()}
+
+
 class Start(Protocol):
     """Makes a proxy; `warm` says whether verified indexes are in its cache."""
 
-    def __call__(self, *, warm: bool) -> Subject:
+    def __call__(self, *, warm: bool, refresh_seconds: float = ...) -> Subject:
         """Return the proxy, not started."""
 
 
@@ -94,6 +112,41 @@ def measure_memory(start: Start, image: str, *, warm: bool) -> Peak:
         if not warm:
             subject.keep_sources()
     return sampler.peak
+
+
+def measure_burst(start: Start, images: Sequence[str], *, small: str) -> Burst:
+    """Measure the first sights of `images` when all are asked for at once; their memory in another new proxy."""
+    with start(warm=True) as subject, ThreadPoolExecutor(len(images)) as pool:
+        subject.resolve(small)
+        with MemorySampler(subject.pid) as sampler:
+            list(pool.map(subject.resolve, images))
+    last, each = min(_ask_at_once(start, images, small) for _ in range(BURSTS))
+    return Burst(round(last, 1), each, sampler.peak)
+
+
+def _ask_at_once(start: Start, images: Sequence[str], small: str) -> tuple[float, tuple[float, ...]]:
+    """Return the milliseconds until the last image was there, and those of each, sorted."""
+    with start(warm=True) as subject, ThreadPoolExecutor(len(images)) as pool:
+        subject.resolve(small)
+        os.sync()
+        begin = time.perf_counter()
+        answers = list(pool.map(subject.resolve, images))
+        last = 1000 * (time.perf_counter() - begin)
+    return last, tuple(sorted(round(answer.milliseconds, 1) for answer in answers))
+
+
+def measure_refresh(start: Start, image: str) -> dict[str, object]:
+    """Measure the refresh of all sources of an image: fetched and verified, and asked again without a change."""
+    with start(warm=False) as subject:
+        cold = subject.resolve(image).document["phases"]["sources"]
+    with start(warm=True, refresh_seconds=AT_ONCE) as subject:
+        subject.resolve(image)
+        again = [subject.resolve(image).milliseconds for _ in range(REFRESHES)]
+    return {
+        "cold_ms": round(cold, 1),
+        "warm_ms": round(statistics.median(again), 1),
+        "warm_max_ms": round(max(again), 1),
+    }
 
 
 def percentile(values: Sequence[float], share: float) -> float:

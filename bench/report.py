@@ -11,6 +11,8 @@ AIM_FIRST_MS = 1000.0
 AIM_SHARE_OF_APT = 0.1
 AIM_REPEAT_MS = 5.0
 AIM_MEMORY_MIB = 150.0
+AIM_COLD_SOURCES_MS = 3000.0
+AIM_WARM_SOURCES_MS = 50.0
 
 Row = tuple[str, str, str, str]
 
@@ -27,6 +29,8 @@ def render_table(results: dict[str, Any]) -> str:
     rows += _first(pair, results["apt"]["median_ms"])
     rows += _repeated(pair)
     rows += _memory(pair)
+    rows += _refresh(results["refresh"])
+    rows += _load(results["load"])
     return "\n".join([head, "", *_aligned(rows), "", *_compare(results["apt"], images[MINBASE])])
 
 
@@ -77,6 +81,41 @@ def _memory(pair: tuple[dict[str, Any], ...]) -> list[Row]:
         texts = [f"{peak['pss']:.0f} / {peak['rss']:.0f}" for peak in peaks]
         rows.append((label, *texts, _judge([peak["pss"] for peak in peaks], AIM_MEMORY_MIB, "MiB")))
     return rows  # type: ignore[return-value]
+
+
+def _refresh(refresh: dict[str, Any]) -> list[Row]:
+    cold, warm = refresh["cold_ms"], refresh["warm_ms"]
+    return [
+        ("refresh of sources, cold, ms", "", f"{cold:.0f}", _judge([cold], AIM_COLD_SOURCES_MS, "ms")),
+        ("resolve that asks all sources again, ms median / max", "", f"{warm:.0f} / {refresh['warm_max_ms']:.0f}",
+         _judge([warm], AIM_WARM_SOURCES_MS, "ms")),
+    ]  # fmt: skip
+
+
+def _load(load: dict[str, Any]) -> list[Row]:
+    """Return the rows of the large image and of eight images at once; their memory has the same aim as any."""
+    large, groups = load["large"], (load["sharing"], load["apart"])
+    size = large["layer_bytes"]
+    memory, first = large["memory_mib"], large["first_sight"]
+    repeat = large["repeat_cached"]
+    phases = {name: value for name, value in first["phases_ms"].items() if value >= 1}
+    peaks = [group["memory_mib"] for group in groups]
+    return [
+        ("", "", "large", ""),
+        (f"{size['layers']} layers, MB as pulled / unpacked", "", _size(size), ""),
+        ("first sight, ms", "", f"{first['median_ms']:.0f}", ""),
+        *((f"  {name}", "", f"{value:.0f}", "") for name, value in phases.items()),
+        ("repeated, tag cached, ms median / p99", "", f"{repeat['median']:.1f} / {repeat['p99']:.1f}",
+         _judge([repeat["median"]], AIM_REPEAT_MS, "ms")),
+        ("peak memory, MiB PSS / RSS", "", f"{memory['pss']:.0f} / {memory['rss']:.0f}",
+         _judge([memory["pss"]], AIM_MEMORY_MIB, "MiB")),
+        ("eight first sights at once", "sharing layers", "sharing none", ""),
+        ("each, MB as pulled / unpacked", *(_size(group["layer_bytes"]) for group in groups), ""),
+        ("all there after, ms", *(f"{group['last_ms']:.0f}" for group in groups), ""),
+        ("first of them, ms", *(f"{group['each_ms'][0]:.0f}" for group in groups), ""),
+        ("peak memory, MiB PSS / RSS", *(f"{peak['pss']:.0f} / {peak['rss']:.0f}" for peak in peaks),
+         _judge([peak["pss"] for peak in peaks], AIM_MEMORY_MIB, "MiB")),
+    ]  # fmt: skip
 
 
 def _judge(values: list[float], aim: float | None, unit: str) -> str:

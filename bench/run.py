@@ -1,4 +1,4 @@
-"""`make bench`: measures first sight, repeated resolves and memory, and the same upgrade by apt-get.
+"""`make bench`: first sight, repeated resolves, many at once, sources and memory, and the same upgrade by apt-get.
 
 Owns the order of measurements. Prints a table and writes the same figures to bench/results.json. Ends 0 when all was
 measured, whether or not the aims were reached; 1 when something could not be measured, with the reason.
@@ -10,6 +10,7 @@ import platform
 import statistics
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +18,15 @@ from typing import Any
 import archive as archive_server
 import images
 import peer
-from measure import Start, measure_first, measure_memory, measure_repeated, named
+from measure import (
+    Start,
+    measure_burst,
+    measure_first,
+    measure_memory,
+    measure_refresh,
+    measure_repeated,
+    named,
+)
 from needs import FOLDER, REPOSITORY, Archive, check_machine
 from processes import free_port, listening, python, running, wait_until
 from report import render_table
@@ -27,6 +36,7 @@ from proxy.files import writing
 
 RESULTS = REPOSITORY / "bench" / "results.json"
 APT_RUNS = 3
+LARGE_RUNS = 3
 
 
 def main() -> None:
@@ -45,9 +55,9 @@ def main() -> None:
         results: dict[str, Any] = {"machine": describe_machine(), "images": {}}
         for name in (images.DISTROLESS, images.MINBASE):
             figures = measure_image((plain, shaped), port, name)
-            size = sizes[name]
-            figures["layer_bytes"] = {"compressed": size.compressed, "unpacked": size.unpacked}
+            figures["layer_bytes"] = asdict(sizes[name])
             results["images"][name] = figures
+        results |= measure_load((plain, shaped), port, sizes)
     results["apt"] = {
         "median_ms": round(statistics.median(run.milliseconds for run in apt), 1),
         "all_ms": [round(run.milliseconds, 1) for run in apt],
@@ -83,6 +93,33 @@ def measure_image(hosts: tuple[str, str], archive_port: int, name: str) -> dict[
         "skipped": first.answer["skipped"],
         **repeated,
     }
+
+
+def measure_load(hosts: tuple[str, str], archive_port: int, sizes: dict[str, images.Sizes]) -> dict[str, Any]:
+    """Return the figures of the large image, of eight images at once, and of the refresh of sources."""
+    plain = hosts[0]
+    start = partial(Subject, hosts, archive_port)
+    say(f"{images.LARGE}: memory, first sight, repeated")
+    large, small = named(plain, images.LARGE), named(plain)
+    memory = measure_memory(start, large, warm=True)
+    first = measure_first(start, large, small=small, repetitions=LARGE_RUNS)
+    with start(warm=True) as subject:
+        subject.resolve(large)
+        repeated = measure_repeated(subject, large, always=False)
+    figures: dict[str, Any] = {
+        "large": {
+            "layer_bytes": asdict(sizes[images.LARGE]),
+            "first_sight": first.render(),
+            "memory_mib": memory.render(),
+            "repeat_cached": repeated.render(),
+        }
+    }
+    for key, group in (("sharing", images.SHARING), ("apart", images.APART)):
+        say(f"eight images at once, {key}")
+        burst = measure_burst(start, [named(plain, name) for name in group], small=small)
+        figures[key] = {"layer_bytes": asdict(sizes[group[0]]), **burst.render()}
+    say("refresh of sources")
+    return {"load": figures, "refresh": measure_refresh(start, named(plain, images.MINBASE))}
 
 
 def measure_again(start: Start, hosts: tuple[str, str], name: str) -> dict[str, Any]:

@@ -44,10 +44,14 @@ class Subject:
         upstreams: `host:port` of the registries that it may ask.
         archive_port: the loopback archive's.
         warm: whether the verified indexes of an earlier proxy are in its cache.
+        refresh_seconds: for how long its sources are not asked again.
     """
 
-    def __init__(self, upstreams: tuple[str, ...], archive_port: int, *, warm: bool) -> None:
+    def __init__(
+        self, upstreams: tuple[str, ...], archive_port: int, *, warm: bool, refresh_seconds: float = 900.0
+    ) -> None:
         self._upstreams, self._archive_port, self._warm = upstreams, archive_port, warm
+        self._refresh_seconds = refresh_seconds
         self._stack = ExitStack()
         self.port = free_port()
         self.pid = 0
@@ -106,7 +110,7 @@ class Subject:
             "auth": {"token_file": str(TOKEN)},
             "mirror": {"reference": f"127.0.0.1:{self.port}", "path": str(HOME / "mirror")},
             "upstream": {"private": list(self._upstreams), "plain_http": list(self._upstreams)},
-            "sources": {"machine": str(APT)},
+            "sources": {"machine": str(APT), "refresh_seconds": self._refresh_seconds},
             "workers": {"count": 2},
             "signing_key": str(HOME / "keys" / "signing.pem"),
             "cache": str(HOME / "cache"),
