@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 
-.PHONY: install demo test check bench lock clean
+.PHONY: install demo test check differential bench lock clean
 
 $(VENV)/.runtime: requirements/runtime.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "admend needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
@@ -30,6 +30,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Needs root, mmdebstrap and a Debian archive in the machine's apt configuration; prints a table and every difference.
+differential: $(VENV)/.dev
+	$(BIN)/python -m pytest -m differential tests/differential $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/run.py

@@ -33,6 +33,10 @@ def _bytecode(difference: Difference) -> bool:
     return difference.ours is None and difference.theirs is not None and difference.theirs.type == "file"
 
 
+def _empty(difference: Difference) -> bool:
+    return difference.ours is None and difference.theirs is not None and difference.theirs.type == "folder"
+
+
 def _backup(difference: Difference) -> bool:
     return difference.theirs is not None and difference.theirs.type == "file"
 
@@ -43,6 +47,12 @@ ALLOWED = (
         "the tools write what they did into their logs; a patch runs no tool",
         re.compile(r"var/log/(dpkg|alternatives)\.log|var/log/apt/(history|term)\.log|var/log/apt/eipp\.log\.xz"),
         _log,
+    ),
+    Allowed(
+        "preconfiguration",
+        "apt has packages' questions and templates extracted into a folder, and leaves it behind empty",
+        re.compile(r"var/cache/debconf/tmp\.ci"),
+        _empty,
     ),
     Allowed(
         "debconf",

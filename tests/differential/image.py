@@ -110,6 +110,7 @@ def patch(layout: Path, out: Path, settings: Mapping[str, Any]) -> Patched:
 
 def unpack(layout: Path, tree: Path, scratch: Path) -> None:
     """Unpack the image `it` of a layout into an empty folder."""
+    tree.mkdir()
     blobs = layout / "blobs" / "sha256"
     index = json.loads((layout / "index.json").read_text())
     named = [item for item in index["manifests"] if item["annotations"]["org.opencontainers.image.ref.name"] == "it"]

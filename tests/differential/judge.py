@@ -10,16 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-from urllib.parse import urlsplit
 
 from tests.differential.allowed import explain, owned_and_allowed
 from tests.differential.chroot import Chroot, upgrades_offered
 from tests.differential.compare import Difference, compare
 from tests.differential.database import compare_databases
 from tests.differential.image import Patched, patch, unpack, write_image
+from tests.differential.offers import offer, state_of
 from tests.differential.roots import Root
-from tests.differential.trees import CACHE, extract, offered, scratch_folder, tree_of
+from tests.differential.trees import CACHE, scratch_folder
 
 UPGRADE = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", "upgrade")
 
@@ -30,6 +29,7 @@ class Verdict:
 
     root: Root
     suites: tuple[str, ...]
+    missing: tuple[str, ...]
     patched: Patched
     wanted: Mapping[str, str]
     paths: int
@@ -75,32 +75,30 @@ def working_folder(root: Root, keep: Path | None) -> Iterator[Path]:
 def judge(root: Root, folder: Path) -> Verdict:
     """Judge one root file system in an empty folder; leaves `patched` and `apt`, the two trees, in it."""
     watch = _Watch()
-    layer, sources = tree_of(root), offered(root)
-    watch.lap("build")
-    image = write_image([layer], folder / "image")
-    result = patch(image, folder / "out", _settings([source.uri for source in sources]))
-    watch.lap("patch")
-    ours, theirs = folder / "patched", folder / "apt"
-    for tree in (ours, theirs):
-        tree.mkdir()
-    if result.layout is None:
-        extract(layer, ours)
-    else:
-        unpack(result.layout, ours, folder)
-    extract(layer, theirs)
-    watch.lap("unpack")
-    state = CACHE / "apt" / root.name
-    wanted = _upgrade(Chroot(theirs, state), result)
-    watch.lap("apt")
-    compared = compare(ours, theirs)
-    records, same = compare_databases(ours, theirs)
-    reasons = [(item, explain(item)) for item in compared.differences if item.path not in same]
-    watch.lap("compare")
-    complaints = [*owned_and_allowed(compared.owned), *_check(Chroot(ours, state), Chroot(theirs, state), result)]
-    watch.lap("check")
+    with offer(root, folder) as offered:
+        watch.lap("build")
+        image = write_image(offered.layers, folder / "image")
+        settings = {"cache": str(CACHE / "proxy"), "sources": dict(offered.settings)}
+        result = patch(image, folder / "out", settings)
+        watch.lap("patch")
+        ours, theirs = folder / "patched", folder / "apt"
+        unpack(image, theirs, folder)
+        unpack(result.layout or image, ours, folder)
+        watch.lap("unpack")
+        state = state_of(root)
+        wanted = _upgrade(Chroot(theirs, state), result)
+        watch.lap("apt")
+        compared = compare(ours, theirs)
+        records, compared_already = compare_databases(ours, theirs)
+        watch.lap("compare")
+        complaints = [*owned_and_allowed(compared.owned), *_check(Chroot(ours, state), Chroot(theirs, state), result)]
+        watch.lap("check")
+    different = [item for item in compared.differences if item.path not in compared_already]
+    reasons = [(item, explain(item)) for item in different]
     return Verdict(
         root,
-        tuple(source.suite for source in sources),
+        offered.suites,
+        offered.missing,
         result,
         wanted,
         compared.paths,
@@ -121,14 +119,6 @@ class _Watch:
         now = time.monotonic()
         self.laps[name] = now - self._last
         self._last = now
-
-
-def _settings(uris: list[str]) -> dict[str, Any]:
-    hosts = sorted({urlsplit(uri).hostname or "" for uri in uris})
-    return {
-        "cache": str(CACHE / "proxy"),
-        "sources": {"allow": sorted(set(uris)), "private": hosts, "refresh_seconds": 0},
-    }
 
 
 def _upgrade(chroot: Chroot, result: Patched) -> dict[str, str]:

@@ -46,6 +46,7 @@ def render_details(verdict: Verdict) -> str:
         f"   {item['package']} {item['from']} -> {item['to']} ({item.get('effect') or '-'})"
         for item in verdict.patched.upgrades
     ]
+    lines += [f"the machine's archive has no suite {suite}" for suite in verdict.missing]
     lines += [f"skipped: {name}: {reason}" for name, reason in verdict.skipped.items()]
     others = [item for name, item in verdict.patched.held.items() if name not in verdict.wanted]
     lines += [f"held back by apt too: {item['package']}: {item['reason']}" for item in others]

@@ -16,6 +16,16 @@ SLIM = (
     "path-include=/usr/share/doc/*/copyright",
     "path-include=/usr/share/locale/locale.alias",
 )
+# What an old Ubuntu gets most often: packages that are built anew from the tree itself, in two pockets.
+NEWER = (
+    *("apt", "base-files", "bash", "bsdutils", "bzip2", "coreutils", "diffutils", "dpkg", "e2fsprogs", "fdisk"),
+    *("findutils", "gpgv", "grep", "gzip", "libapt-pkg6.0", "libblkid1", "libbz2-1.0", "libc-bin", "libc6"),
+    *("libcom-err2", "libext2fs2", "libfdisk1", "libgcrypt20", "libgnutls30", "libhogweed5", "liblz4-1", "liblzma5"),
+    *("libmount1", "libncurses6", "libncursesw6", "libnettle7", "libp11-kit0", "libpam-modules", "libpam-modules-bin"),
+    *("libpam-runtime", "libpam0g", "libpcre2-8-0", "libpcre3", "libprocps8", "libsmartcols1", "libss2", "libsystemd0"),
+    *("libtasn1-6", "libtinfo6", "libudev1", "libuuid1", "libzstd1", "login", "logsave", "mount", "ncurses-base"),
+    *("ncurses-bin", "passwd", "perl-base", "procps", "sed", "tar", "util-linux", "zlib1g"),
+)
 SERVICES = ("nginx", "curl", "python3", "perl", "ca-certificates", "tzdata", "libsystemd0", "libudev1", "openssl")
 
 
@@ -28,6 +38,7 @@ class Root:
         suite: the release whose first suite it is made of; of a recorded one the release that it is of.
         include: packages beyond the smallest set.
         dpkg: lines of dpkg's configuration, in force when it is made.
+        newer: packages of it that a signed source on loopback has newer versions of; its own sources are not asked.
         recorded: a tar under the recorded data's `rootfs`, instead of one that is made.
         distribution: the id in its os-release.
         version: the release's number.
@@ -38,6 +49,7 @@ class Root:
     include: tuple[str, ...] = ()
     dpkg: tuple[str, ...] = ()
     recorded: str = ""
+    newer: tuple[str, ...] = ()
     distribution: str = "debian"
     version: str = ""
 
@@ -52,5 +64,14 @@ ROOTS = {
         Root("trixie-services", "trixie", (*SERVICES, "openjdk-21-jre-headless"), version="13"),
         Root("bullseye-minbase", "bullseye", version="11"),
         Root("bullseye-services", "bullseye", (*SERVICES, "openjdk-11-jre-headless"), version="11"),
+        Root("debian-11.5-nginx", "bullseye", recorded="debian-11.5-nginx1.23-amd64.tar.xz", version="11"),
+        Root(
+            "ubuntu-20.04.6",
+            "focal",
+            recorded="ubuntu-20.04.6-amd64.tar.xz",
+            newer=NEWER,
+            distribution="ubuntu",
+            version="20.04",
+        ),
     )
 }

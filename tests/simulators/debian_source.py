@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from types import TracebackType
 from typing import Self
+from urllib.parse import unquote
 
 from pysequoia import Tsk
 
@@ -97,7 +98,7 @@ class DebianSource:
 
             def do_GET(self) -> None:
                 source.requests.append(self.path)
-                data = source.files.get(self.path.removeprefix("/debian/"))
+                data = source.files.get(unquote(self.path).removeprefix("/debian/"))
                 if data is None:
                     self._answer(404, b"not here\n", {})
                     return

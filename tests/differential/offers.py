@@ -1,0 +1,116 @@
+"""The package sources of a root file system: those of the machine's archive, or newer packages signed on loopback.
+
+Owns what admend and apt are both told: a layer with the source list (and the key), and admend's settings.
+"""
+
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from proxy.config import SourcesConfig
+from proxy.engine.families.dpkg.sources import image_sources
+from proxy.engine.family import Distribution, PackageSource
+from proxy.engine.rootfs import RootFS
+from proxy.machine import read_settings
+from proxy.serve import machine_platform
+from tests.differential.newer import build_newer, render_pocket
+from tests.differential.roots import Root
+from tests.differential.trees import CACHE, KEYRING, kept, pack, tree_of
+from tests.simulators.debian_source import DebianSource
+
+LIST = "etc/apt/sources.list.d/judge.sources"
+KEY = "usr/share/keyrings/judge.gpg"
+POCKETS = ("updates", "security")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Sources as both sides see them: the layers of the image, and admend's settings `sources`."""
+
+    suites: tuple[str, ...]
+    layers: tuple[Path, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+
+@contextmanager
+def offer(root: Root, folder: Path) -> Iterator[Offer]:
+    """Give the sources of a root file system and its layers, for as long as they are served; `folder` is for files."""
+    if root.newer:
+        with _loopback(root, folder) as made:
+            yield made
+    else:
+        yield _machine(root, folder)
+
+
+def _machine(root: Root, folder: Path) -> Offer:
+    """Return the suites of the release that the machine's archive has."""
+    distribution = Distribution(root.distribution, root.version, root.suite)
+    settings = read_settings(SourcesConfig())
+    named, _ = image_sources(RootFS([], lambda _: b""), distribution, machine_platform().architecture, settings)
+    found = sorted((source for source in named if _has(source)), key=lambda source: source.suite != root.suite)
+    if not found or found[0].suite != root.suite:
+        raise AssertionError(f"the machine's archive has no suite {root.suite}")
+    uris = sorted({source.uri for source in found})
+    layers = (tree_of(root, found[0].uri), _list(folder, [(item.uri, item.suite) for item in found], root.recorded))
+    missing = tuple(source.suite for source in named if source not in found)
+    return Offer(tuple(source.suite for source in found), layers, _settings(uris), missing)
+
+
+def _has(source: PackageSource) -> bool:
+    try:
+        with urllib.request.urlopen(f"{source.uri}/dists/{source.suite}/InRelease", timeout=60) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError:
+        return False
+
+
+def _settings(uris: list[str]) -> dict[str, Any]:
+    hosts = sorted({urlsplit(uri).hostname or "" for uri in uris})
+    return {"allow": uris, "private": hosts, "refresh_seconds": 0}
+
+
+@contextmanager
+def _loopback(root: Root, folder: Path) -> Iterator[Offer]:
+    """Serve newer versions of a tree's own packages, half of them in the security pocket."""
+    base = tree_of(root, "")
+    with (
+        kept(f"{root.name}-newer", root, "", lambda scratch, new: build_newer(base, root.newer, scratch, new)) as debs,
+        DebianSource(()) as source,
+    ):
+        suites = tuple(f"{root.suite}-{pocket}" for pocket in POCKETS)
+        packages = sorted(debs.iterdir())
+        for number, suite in enumerate(suites):
+            chosen = packages[number :: len(suites)]
+            source.files |= render_pocket(root, suite, chosen, source.key, datetime.now(UTC))
+        key = folder / "judge.gpg"
+        key.write_bytes(source.keyring)
+        layer = _list(folder, [(source.uri, suite) for suite in suites], key=key)
+        settings = {**_settings([source.uri]), "keyrings": {root.distribution: [str(key)]}}
+        yield Offer(suites, (base, layer), settings)
+
+
+def _list(folder: Path, suites: list[tuple[str, str]], old: str = "", key: Path | None = None) -> Path:
+    """Write the layer that holds the source list; trees that are `old` have their keys where apt finds them itself."""
+    tree = folder / "sources"
+    (tree / LIST).parent.mkdir(parents=True)
+    signed = f"Signed-By: /{KEY}\n" if key else "" if old else f"Signed-By: {KEYRING}\n"
+    stanzas = [f"Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\n{signed}" for uri, suite in suites]
+    (tree / LIST).write_text("\n".join(stanzas))
+    if key is not None:
+        (tree / KEY).parent.mkdir(parents=True)
+        shutil.copyfile(key, tree / KEY)
+    pack(tree, folder / "sources.tar")
+    return folder / "sources.tar"
+
+
+def state_of(root: Root) -> Path:
+    """Return the folder where apt keeps what it fetches for a root file system."""
+    return CACHE / "apt" / root.name

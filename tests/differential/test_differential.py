@@ -1,0 +1,33 @@
+"""Every root file system, patched by admend and upgraded by apt, is the same on both sides."""
+
+import pytest
+
+from tests.differential.judge import judge, working_folder
+from tests.differential.report import share
+from tests.differential.roots import ROOTS
+from tests.support import require_root, require_tool
+
+pytestmark = [pytest.mark.differential, pytest.mark.interop, pytest.mark.archive, pytest.mark.timeout(900)]
+
+LEAST = 0.95  # of what apt would upgrade, what admend must upgrade with its scripts' effects
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ROOTS)
+def test_the_patched_image_is_what_apt_makes_of_it(name, verdicts):
+    require_root()
+    for tool in ("mmdebstrap", "unshare", "tar", "dpkg-deb"):
+        require_tool(tool)
+    with working_folder(ROOTS[name], None) as folder:
+        verdict = judge(ROOTS[name], folder)
+    verdicts.append(verdict)
+    assert verdict.wanted, "apt finds nothing to upgrade: nothing was judged"
+    assert verdict.faults == []
+
+
+def test_nearly_every_upgrade_is_made_with_its_scripts_effects(verdicts):
+    if not verdicts:
+        pytest.skip("no root file system was judged")
+    covered, wanted = sum(item.covered for item in verdicts), sum(len(item.wanted) for item in verdicts)
+    skipped = {item.root.name: item.skipped for item in verdicts if item.skipped}
+    assert covered >= LEAST * wanted, f"{share(covered, wanted)} of {wanted} upgrades are covered; skipped: {skipped}"
