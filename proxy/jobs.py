@@ -21,11 +21,13 @@ from proxy.engine.family import (
     Absent,
     Blob,
     Distribution,
+    Effect,
     Family,
     Fetch,
     Installed,
     InstalledDb,
     Judgement,
+    NotRecordable,
     Package,
     PackageIndex,
     PackageSource,
@@ -221,7 +223,11 @@ def build(
     judged = Built(judgements={key: _judge(root, files, name) for key, name in payloads.items()})
     if judged.unsupported or check_only:
         return encode(judged)
-    entries = image.family.record(image.fs, image.db, tuple(unpacked.values()))
+    try:
+        entries = image.family.record(image.fs, image.db, tuple(unpacked.values()))
+    except NotRecordable as error:
+        reasons = {key: Judgement(Effect.UNKNOWN, f"{key}: {reason}") for key, reason in error.reasons.items()}
+        return encode(Built(judgements={**judged.judgements, **reasons}))
     with writing(Path(root) / out) as stream:
         layer = write_layer(
             entries,

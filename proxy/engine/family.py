@@ -232,6 +232,14 @@ class Payload:
     entries: tuple[Entry, ...]
 
 
+class NotRecordable(Exception):
+    """Packages that cannot be recorded faithfully, in the upgrade that was asked for: reasons by package key."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{key}: {reason}" for key, reason in reasons.items()))
+        self.reasons = reasons
+
+
 class Effect(StrEnum):
     """What an upgrade does beside putting its package's files in place (maintainer scripts, triggers).
 
@@ -307,4 +315,7 @@ class Family(Protocol):
         """Say whether this payload can be recorded faithfully, and what is worth telling about it."""
 
     def record(self, fs: RootFS, db: InstalledDb, payloads: Sequence[Payload]) -> tuple[Entry, ...]:
-        """Return the patch layer's entries: files, whiteouts and database, paths already resolved through `fs`."""
+        """Return the patch layer's entries: files, whiteouts and database, paths already resolved through `fs`.
+
+        Raises NotRecordable where packages that can be recorded alone cannot be recorded together.
+        """

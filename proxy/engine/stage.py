@@ -19,17 +19,27 @@ class Misplaced(Exception):
     """What was asked cannot be done to this tree: no such file, not a directory, a directory that is not empty."""
 
 
+class Frozen(Exception):
+    """Something would have changed a tree that is only to be looked at."""
+
+
 class Stage:
     """A tree that can be changed, over a root file system that cannot.
 
     Args:
         fs: the image.
         mtime: seconds since the epoch, for what is written without a time of its own.
+
+    Attributes:
+        frozen: while it is not zero, every change raises `Frozen`.
+        changes: how many changes there were; whoever does something sees by it whether that did anything.
     """
 
     def __init__(self, fs: RootFS, mtime: int = 0) -> None:
         self.fs = fs
         self.mtime = mtime
+        self.frozen = 0
+        self.changes = 0
         self._changed: dict[str, Entry | None] = {}  # by canonical path; None: removed
         self._hidden: set[str] = set()  # paths whose own entries of the image, with all below them, no longer show
         self._children: dict[str, set[str]] = {}  # names that were added, by folder
@@ -273,6 +283,9 @@ class Stage:
         return False
 
     def _set(self, real: str, entry: Entry | None) -> None:
+        if self.frozen:
+            raise Frozen(real)
+        self.changes += 1
         before = None if self._is_hidden(real) else self.fs.get(real)
         self._changed[real] = entry
         folder, _, name = real.rpartition("/")

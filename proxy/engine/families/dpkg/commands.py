@@ -1,43 +1,15 @@
-"""The commands of maintainer scripts whose effect on an upgrade is known, and what is known of the place they run in.
+"""The commands of maintainer scripts whose effect on an upgrade is known.
 
-Owns one function per command: True or False where it does nothing and its result is known, None where it does nothing
-and its result is not known, `DOES` where it does something or nobody can say. The table grows with what is understood.
+Owns the table, and the commands of dpkg and its helpers; those that change files are in `filecommands`, those that
+print in `textcommands`. The table grows with what is understood.
 Specification: dpkg-maintscript-helper(1), deb-systemd-helper(1p), update-alternatives(1), getent(1)
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
-from proxy.engine.families.dpkg.findings import Change
+from proxy.engine.families.dpkg.call import DOES, Call, Command, Verdict
+from proxy.engine.families.dpkg.filecommands import FILE_COMMANDS
 from proxy.engine.families.dpkg.version import compare_versions
-
-
-class Does:
-    """The command does something, or nobody knows."""
-
-
-DOES = Does()
-Verdict = bool | Does | Change | None
-Words = list[str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What is known where a script would run.
-
-    `exists(path, test)` answers a file test (``-e``, ``-d``, ``-L``...) with True, False or None for not known;
-    `read` gives a file's bytes or None; `unit_same` says that systemd's helper would find nothing to change for a unit.
-    """
-
-    script: str
-    arguments: tuple[str, ...]
-    package: str
-    old_version: str
-    exists: Callable[[str, str], bool | None]
-    read: Callable[[str], bytes | None]
-    unit_same: Callable[[str], bool]
-    variables: Mapping[str, str] = field(default_factory=dict)
-
 
 _COMPARISONS: Mapping[str, Callable[[int], bool]] = {
     "lt": lambda c: c < 0,
@@ -49,14 +21,21 @@ _COMPARISONS: Mapping[str, Callable[[int], bool]] = {
 }
 
 
-def _dpkg(_scene: Scene, words: Words) -> Verdict:
+def _dpkg(call: Call) -> Verdict:
     """`dpkg --compare-versions`; other questions only read."""
+    words = call.arguments
     if words[:1] == ["--compare-versions"]:
         rest = [word for word in words[1:] if word != "--"]
         if len(rest) != 3 or None in rest:  # noqa: PLR2004 - version, operator, version
             return None
         return compare(rest[0] or "", rest[1] or "", rest[2] or "")
-    return None if words[:1] in (["--print-architecture"], ["-s"], ["-l"], ["-L"]) else DOES
+    if words == ["--print-architecture"]:
+        call.output(f"{call.scene.arch}\n" if call.scene.arch else None)
+        return True
+    if words[:1] in (["-s"], ["-l"], ["-L"], ["-S"], ["--status"], ["--list"], ["--listfiles"], ["--search"]):
+        call.output(None)
+        return None
+    return True if words[:1] and str(words[0]).startswith("--assert-") else DOES
 
 
 def compare(left: str, operator: str, right: str) -> bool | None:
@@ -70,14 +49,17 @@ def compare(left: str, operator: str, right: str) -> bool | None:
     return _COMPARISONS[name](compare_versions(left, right))
 
 
-def _maintscript_helper(scene: Scene, words: Words) -> Verdict:
+def _maintscript_helper(call: Call) -> Verdict:
     """dpkg-maintscript-helper acts before unpacking and on configuring, from versions up to the one it is told."""
+    scene, words = call.scene, call.arguments
+    if words[:1] == ["supports"]:
+        return True
     if None in words or "--" not in words:
         return DOES
     told = [word or "" for word in words[: words.index("--")]]
     takes = {"rm_conffile": 1, "mv_conffile": 2, "symlink_to_dir": 2, "dir_to_symlink": 2}.get(told[0])
     if takes is None:
-        return True if told[0] == "supports" else DOES
+        return DOES
     if scene.script in {"prerm", "postrm"}:
         return True  # they act on purge and on aborted upgrades only
     prior = told[1 + takes] if len(told) > 1 + takes else ""
@@ -86,9 +68,11 @@ def _maintscript_helper(scene: Scene, words: Words) -> Verdict:
     return DOES
 
 
-def _systemd_helper(scene: Scene, words: Words) -> Verdict:
+def _systemd_helper(call: Call) -> Verdict:
     """deb-systemd-helper finds every link already made, or already refused, if the unit did not change."""
+    scene, words = call.scene, call.arguments
     told = [word for word in words if word is None or not word.startswith("--")]
+    call.output(None)
     if None in told or len(told) < 2 or "--user" in words:  # noqa: PLR2004 - action and unit
         return DOES
     if told[0] in {"was-enabled", "is-enabled", "debian-installed"}:
@@ -98,36 +82,73 @@ def _systemd_helper(scene: Scene, words: Words) -> Verdict:
     return DOES
 
 
-def _getent(scene: Scene, words: Words) -> Verdict:
+def _getent(call: Call) -> Verdict:
     """`getent passwd NAME` and `getent group NAME`, from the image's files."""
-    if len(words) != 2 or words[0] not in {"passwd", "group"} or not words[1]:  # noqa: PLR2004
+    words = call.known()
+    if words is None or len(words) != 2 or words[0] not in {"passwd", "group", "shadow"}:  # noqa: PLR2004
+        call.output(None)
         return None
-    data = scene.read(f"etc/{words[0]}")
-    if data is None:
-        return None
-    return any(line.startswith(words[1].encode() + b":") for line in data.split(b"\n")) or None
+    for line in (call.stage.read(f"etc/{words[0]}") or b"").decode("utf-8", "surrogateescape").split("\n"):
+        fields = line.split(":")
+        if fields[0] == words[1] or (words[1].isdigit() and len(fields) > 2 and fields[2] == words[1]):  # noqa: PLR2004
+            call.output(line + "\n")
+            return True
+    nss = call.stage.read("etc/nsswitch.conf") or b"passwd: files\ngroup: files\n"
+    plain = all(
+        set(line.split()[1:]) <= {b"files", b"compat"}
+        for line in nss.split(b"\n")
+        if line.startswith((b"passwd", b"group"))
+    )
+    return False if plain else None
 
 
-def _alternatives(scene: Scene, words: Words) -> Verdict:
+def _alternatives(call: Call) -> Verdict:
     """`update-alternatives --remove` of a group that is not there."""
+    words = call.arguments
     if len(words) == 3 and words[0] == "--remove" and words[1]:  # noqa: PLR2004
-        gone = scene.exists(f"var/lib/dpkg/alternatives/{words[1]}", "-e")
-        return None if gone is False else DOES
+        return DOES if call.stage.get(f"var/lib/dpkg/alternatives/{words[1]}") is not None else None
     return DOES
 
 
-def _remove(scene: Scene, words: Words) -> Verdict:
-    """`rm -f` of files that are not there."""
-    paths = [word for word in words if word is None or not word.startswith("-")]
-    plain = all(path and path.startswith("/") and not set("*?[") & set(path) for path in paths)
-    return True if plain and all(scene.exists((path or "").lstrip("/"), "-L") is False for path in paths) else DOES
+def _add_user(call: Call) -> Verdict:
+    """`adduser --system NAME` and its like, of users and groups that are there."""
+    words = call.known()
+    if words is None or not ({"--system", "-r", "--group"} & set(words) or call.name.endswith("add")):
+        return DOES
+    name = words[-1]
+    wanted = ["etc/group"] if "group" in call.name else ["etc/passwd"]
+    if "--group" in words and call.name == "adduser":
+        wanted.append("etc/group")
+    there = all(
+        (call.stage.read(path) or b"").startswith(f"{name}:".encode())
+        or f"\n{name}:".encode() in (call.stage.read(path) or b"")
+        for path in wanted
+    )
+    return None if there and not name.startswith("-") else DOES
 
 
-COMMANDS: Mapping[str, Callable[[Scene, Words], Verdict]] = {
+def _trigger(call: Call) -> Verdict:
+    """`dpkg-trigger NAME` of what nobody is interested in."""
+    words = [word for word in call.known() or ("",) if word not in {"--no-await", "--await"}]
+    if len(words) != 1 or not words[0] or words[0].startswith("-"):
+        return DOES
+    if words[0].startswith("/"):
+        lines = (call.stage.read("var/lib/dpkg/triggers/File") or b"").decode("utf-8", "surrogateescape").split("\n")
+        names = [line.rpartition(" ")[0] for line in lines]
+        return DOES if any(name and f"{words[0]}/".startswith(f"{name}/") for name in names) else True
+    return DOES if call.stage.read(f"var/lib/dpkg/triggers/{words[0]}") else True
+
+
+COMMANDS: Mapping[str, Command] = {
+    **FILE_COMMANDS,
     "dpkg": _dpkg,
     "dpkg-maintscript-helper": _maintscript_helper,
     "deb-systemd-helper": _systemd_helper,
     "getent": _getent,
     "update-alternatives": _alternatives,
-    "rm": _remove,
+    "dpkg-trigger": _trigger,
+    "adduser": _add_user,
+    "addgroup": _add_user,
+    "useradd": _add_user,
+    "groupadd": _add_user,
 }

@@ -1,22 +1,23 @@
-"""What a maintainer script would do in one given upgrade.
+"""What a maintainer script does in one given upgrade: done to the stage, or not understood.
 
-Owns the shell's built-in commands and what is said of all others: `find_effects` gives the changes that are
-understood, and the first command reached whose effect is not known. Arguments, versions and the image's files are
+Owns the shell's built-in commands and what is said of all others. Arguments, versions and the tree of the moment are
 known, so most branches can be told apart (see `walk`). Commands are known one by one, in a table that grows (see
-`commands`), or because they only read (see `readers`).
+`commands`), or because they only read (see `readers`, `textcommands`).
 Specification: Debian Policy 6.5 and 6.6, POSIX.1-2017 Shell Command Language
 """
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 
-from proxy.engine.families.dpkg.commands import COMMANDS, Does, Scene
+from proxy.engine.families.dpkg.call import Call, Does, Scene
+from proxy.engine.families.dpkg.commands import COMMANDS
 from proxy.engine.families.dpkg.conditions import evaluate
-from proxy.engine.families.dpkg.findings import Change
 from proxy.engine.families.dpkg.readers import TALKS, only_reads
-from proxy.engine.families.dpkg.shell import NotUnderstood, parse_script
-from proxy.engine.families.dpkg.shelltree import Command
+from proxy.engine.families.dpkg.shell import NotUnderstood, parse_commands, parse_script
+from proxy.engine.families.dpkg.shelltree import Command, Node
+from proxy.engine.families.dpkg.textcommands import read_and_print
 from proxy.engine.families.dpkg.walk import (
+    UNSEEN,
     Break,
     Continue,
     Exit,
@@ -28,47 +29,52 @@ from proxy.engine.families.dpkg.walk import (
     command_text,
 )
 from proxy.engine.families.dpkg.words import Runs
+from proxy.engine.stage import Frozen, Misplaced
+from proxy.engine.tar import Kind
 
 _SILENT = frozenset({"set", ":", "true", "umask", "unset", "export", "readonly", "local", "cd", "wait", "hash"})
 _ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_GUARDED = frozenset({"PATH", "IFS", "LD_PRELOAD", "LD_LIBRARY_PATH"})
 
 
-@dataclass(frozen=True, slots=True)
-class Effects:
-    """What a script does: changes in their order, and, if not all is understood, the first unknown command."""
+def run_script(script: bytes, scene: Scene) -> Unknown | None:
+    """Do to the scene's stage what `script` does; returns the first command that is not understood, if there is one.
 
-    changes: tuple[Change, ...] = ()
-    unknown: Unknown | None = None
-
-
-def find_effects(script: bytes, scene: Scene) -> Effects:
-    """Return what `script` would do; it provably does nothing if both fields are empty."""
+    The stage is then as it was when that command was reached: whoever goes on without it must drop it.
+    """
     walk = _Walk(scene)
-    unknown = None
     try:
-        walk.run(parse_script(script))
+        walk.run(_parsed(script))
     except NotUnderstood as error:
-        unknown = Unknown(error.line, error.what)
+        return Unknown(error.line, error.what)
     except Reached as reached:
-        unknown = reached.unknown
+        return reached.unknown
     except Runs as runs:
-        unknown = Unknown(0, str(runs))
+        return Unknown(0, str(runs))
     except Leaves:
         pass
-    return Effects(tuple(walk.changes), unknown)
+    return None
+
+
+@lru_cache(maxsize=512)
+def _parsed(script: bytes) -> tuple[Node, ...]:
+    return parse_script(script)
 
 
 class _Walk(Walk):
     def __init__(self, scene: Scene) -> None:
-        super().__init__(
-            scene.arguments, {"DPKG_ROOT": "", "DPKG_MAINTSCRIPT_PACKAGE": scene.package, **scene.variables}
-        )
+        variables = {
+            "DPKG_ROOT": "",
+            "DPKG_MAINTSCRIPT_PACKAGE": scene.package,
+            "DPKG_MAINTSCRIPT_NAME": scene.script,
+            "DPKG_MAINTSCRIPT_ARCH": scene.arch or None,
+            "DEBIAN_FRONTEND": "noninteractive",
+        }
+        super().__init__(scene.arguments, {**variables, **scene.variables}, scene.stage)
         self._scene = scene
-        self.changes: list[Change] = []
 
-    def _command(self, command: Command) -> bool | None:
+    def _simple(self, command: Command) -> bool | None:
         words = list(command.words)
-        self._redirect(command.redirections, command.line)
         values = self._words(command.line)
         assigned: dict[str, str | None] = {}
         while words and (match := _ASSIGNED.fullmatch(words[0])):
@@ -81,48 +87,125 @@ class _Walk(Walk):
         if not fields:
             return None
         name = fields[0][0]
-        if {"PATH", "LD_PRELOAD", "LD_LIBRARY_PATH", "IFS"} & set(assigned) or (assigned and name in self._functions):
+        if _GUARDED & set(assigned) - {"IFS"} or ("IFS" in assigned and name != "read"):
             raise Reached(command.line, command_text(command))
-        return self._call(command, name, [field for field, _ in fields[1:]], [word for _, word in fields[1:]])
+        if assigned and name in self._functions:
+            raise Reached(command.line, command_text(command))
+        try:
+            return self._call(command, name, [field for field, _ in fields[1:]], [word for _, word in fields[1:]])
+        except (Frozen, Misplaced) as error:
+            raise Reached(command.line, command_text(command)) from error
 
-    def _call(  # noqa: C901, PLR0911 - a table of commands, one return each
+    def _call(  # noqa: C901, PLR0911, PLR0912 - a table of commands, one return each
         self, command: Command, name: str | None, arguments: list[str | None], raw: list[str]
     ) -> bool | None:
         if name in self._functions:
             return self._function(command, self._functions[name], arguments)
         if name in {"exit", "return", "break", "continue"}:
             raise _leaving(name, arguments)
-        if name in TALKS or name == "false":
-            return name != "false"
+        if name in TALKS:
+            self.emit(_said(name, arguments))
+            return True
+        if name == "false":
+            return False
         if name == "read":
-            self._variables.update({word: None for word in arguments if word and not word.startswith("-")})
-            if None in arguments:
-                raise Reached(command.line, command_text(command))
-            return None
+            return self._read(command, arguments)
         if name == "shift" and not self._unsure and arguments in ([], ["1"]):
             self._arguments = self._arguments[1:]
+            return True
+        if name == "set" and arguments[:1] == ["--"] and not self._unsure:
+            self._arguments = tuple(arguments[1:])
             return True
         if name in _SILENT:
             self._assign(command, name, arguments, raw)
             return None if name in {"cd", "wait"} else True
+        if name == "exec" and not arguments and all(it.operator in {">&", "<&"} for it in command.redirections):
+            return True
+        if name in {".", "command", "which", "type"}:
+            return self._find(command, name, arguments)
         if name in {"[", "test"}:
             return evaluate(arguments[:-1] if name == "[" else arguments, self._exists)
+        call = Call(self._scene, name or "", arguments, self._source, self.emit)
         known = COMMANDS.get(name or "")
         if known is not None:
-            verdict = known(self._scene, arguments)
-            if isinstance(verdict, Change) and not self._unsure:
-                self.changes.append(verdict)
-                return None
-            if not isinstance(verdict, Does | Change):
+            verdict = known(call)
+            if not isinstance(verdict, Does):
                 return verdict
-        elif only_reads(name or "", arguments, raw):
-            return None
+        else:
+            printed = read_and_print(call)
+            if printed != "" and not isinstance(printed, Does | str):
+                return printed
+            if only_reads(name or "", arguments, raw):
+                self.emit(None)
+                return None
         raise Reached(command.line, command_text(command))
 
-    def _exists(self, path: str, test: str) -> bool | None:
-        if any(entry.path == path for change in self.changes for entry in change.entries):
+    def _find(self, command: Command, name: str, arguments: list[str | None]) -> bool | None:
+        """`command -v`, `which`, `type`: is there a program; `command NAME ...`; `.`: another script."""
+        words = [word for word in arguments if word != "--"]
+        if name == "." and len(words) == 1 and (text := self.text_of(words[0])) is not None:
+            self._deeper(command.line, words[0] or "")
+            try:
+                return self.run(parse_commands(text))
+            finally:
+                self._depth -= 1
+        if name == "." or (name == "command" and words[:1] not in (["-v"], ["-V"])):
+            raise Reached(command.line, command_text(command))
+        operands = [word for word in words if word is None or not word.startswith("-")]
+        if len(operands) != 1 or operands[0] is None:
+            self.emit(None)
             return None
-        return self._scene.exists(path, test)
+        return self._program(operands[0])
+
+    def _program(self, name: str) -> bool | None:
+        if name in self._functions or name in COMMANDS or name in _SILENT:
+            self.emit(None)
+            return None if name in self._functions or name in _SILENT else self._on_path(name)
+        return self._on_path(name)
+
+    def _on_path(self, name: str) -> bool | None:
+        for folder in ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"):
+            path = name if name.startswith("/") else f"/{folder}/{name}"
+            there = self._stage.follow(path)
+            if there is not None and there.kind in {Kind.FILE, Kind.HARDLINK} and there.mode & 0o111:
+                self.emit(f"{path}\n")
+                return True
+        return False
+
+    def _read(self, command: Command, arguments: list[str | None]) -> bool | None:
+        if None in arguments:
+            raise Reached(command.line, command_text(command))
+        names = [word for word in arguments if word and not word.startswith("-")]
+        line, whole = self._source.line()
+        if line is None or self._unsure:
+            self._variables.update(dict.fromkeys(names))
+            return None
+        if "\\" in line and "-r" not in arguments:
+            line = None
+        parts = [] if line is None else line.split(None, len(names) - 1)
+        for number, name in enumerate(names):
+            self._variables[name] = None if line is None else parts[number].rstrip() if number < len(parts) else ""
+        return whole
+
+    def _exists(self, path: str, test: str) -> bool | None:
+        if f"/{path}/".startswith(UNSEEN):
+            return None
+        there = self._stage.get(path) if test in {"-L", "-h"} else self._stage.follow(path)
+        if not self._stage.resolve(path):
+            return test in {"-e", "-d", "-r", "-x"}
+        if there is None:
+            return False
+        answers: dict[str, bool | None] = {
+            "-e": True,
+            "-r": True,
+            "-f": there.kind in {Kind.FILE, Kind.HARDLINK},
+            "-d": there.kind is Kind.DIR,
+            "-x": bool(there.mode & 0o111) if there.kind is not Kind.HARDLINK else None,
+            "-s": there.size > 0 if there.kind is Kind.FILE else None,
+            "-L": there.kind is Kind.SYMLINK,
+            "-h": there.kind is Kind.SYMLINK,
+        }
+        return answers.get(test)
 
     def _assign(self, command: Command, name: str, arguments: list[str | None], raw: list[str]) -> None:
         """Take the assignments of `export`, `local` and `readonly`; what `unset` names is no longer known."""
@@ -139,6 +222,24 @@ class _Walk(Walk):
                     raise Reached(command.line, command_text(command))
         elif name == "set" and not all(re.fullmatch(r"[+-][euxfh]+", word or "?") for word in arguments):
             raise Reached(command.line, command_text(command))
+
+
+def _said(name: str, arguments: list[str | None]) -> str | None:
+    """Return what `echo` or `printf` prints, if that is certain."""
+    words = [word for word in arguments if word is not None]
+    if len(words) != len(arguments) or any("\\" in word for word in words[1 if name == "printf" else 0 :]):
+        return None
+    if name == "echo":
+        ends = words[:1] != ["-n"]
+        return " ".join(words if ends else words[1:]) + ("\n" if ends else "")
+    if not words:
+        return None
+    text = words[0].replace("\\n", "\n").replace("\\t", "\t")
+    if "\\" in text or text.count("%") != text.count("%s") or text.count("%s") != len(words) - 1:
+        return None
+    for word in words[1:]:
+        text = text.replace("%s", word.replace("%", "\0"), 1)
+    return text.replace("\0", "%")
 
 
 def _leaving(name: str, arguments: list[str | None]) -> Leaves:

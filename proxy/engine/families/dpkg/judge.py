@@ -5,7 +5,8 @@ Owns the judgement of one payload. Its effect is `none` (proven from the scripts
 
 1. paths: nothing that dpkg would refuse, divert or override;
 2. conffiles: decided (see `conffiles`);
-3. with dpkg's own database: `scripts` and `triggers`; in status.d images, where nothing runs: `derived`.
+3. with dpkg's own database: `triggers`; in status.d images, where nothing runs: `derived`;
+4. recorded alone: its scripts are understood, and its paths find their places (see `record`).
 """
 
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ from proxy.engine.families.dpkg.database import ADMIN, DpkgDb, Form, Record
 from proxy.engine.families.dpkg.derived import find_derived
 from proxy.engine.families.dpkg.filters import read_filters
 from proxy.engine.families.dpkg.findings import Change, Finding, Note, Reason
-from proxy.engine.families.dpkg.scripts import walk_scripts
+from proxy.engine.families.dpkg.record import Recording
 from proxy.engine.families.dpkg.taker import PathTaker
 from proxy.engine.families.dpkg.triggers import find_triggered
-from proxy.engine.family import Effect, Judgement, Payload
+from proxy.engine.family import Effect, Judgement, NotRecordable, Payload
 from proxy.engine.rootfs import RootFS
 from proxy.engine.tar import Entry, Kind
 
@@ -28,7 +29,7 @@ def judge(fs: RootFS, db: DpkgDb, payload: Payload) -> Judgement:
     name = db.record_of(payload.package).installed.key
     notes: list[str] = []
     effect = Effect.NONE
-    for finding in find_all(fs, db, payload):
+    for finding in _find_all(fs, db, payload):
         match finding:
             case Reason():
                 return Judgement(Effect.UNKNOWN, f"{name}: {finding.text}")
@@ -36,10 +37,17 @@ def judge(fs: RootFS, db: DpkgDb, payload: Payload) -> Judgement:
                 notes.append(finding.text)
             case Change():
                 effect = Effect.REPRODUCED
+    recording = Recording(fs, db, (payload,))
+    try:
+        recording.run()
+    except NotRecordable as error:
+        return Judgement(Effect.UNKNOWN, str(error))
+    if any(recording.touched.values()):
+        effect = Effect.REPRODUCED
     return Judgement(effect, "", tuple(dict.fromkeys(notes)))
 
 
-def find_all(fs: RootFS, db: DpkgDb, payload: Payload) -> Iterator[Finding]:
+def _find_all(fs: RootFS, db: DpkgDb, payload: Payload) -> Iterator[Finding]:
     """Yield everything that is found about one payload."""
     record = db.record_of(payload.package)
     yield from map(Reason, _paths(fs, db, record, payload))
@@ -47,7 +55,6 @@ def find_all(fs: RootFS, db: DpkgDb, payload: Payload) -> Iterator[Finding]:
     if record.form is Form.STATUS_D:
         yield from find_derived(fs, db, record, payload)
     else:
-        yield from walk_scripts(fs, db, record, payload)
         yield from map(Reason, find_triggered(fs, db, record, payload))
 
 

@@ -2,14 +2,14 @@
 
 Owns carrying out, as data, what dpkg does to a file system when it unpacks and configures packages without scripts.
 Every path goes through the image's own symlinks (``lib -> usr/lib``). What it cannot do faithfully is told by
-`judge` beforehand; it is not decided here.
+`judge` beforehand, or raises NotRecordable.
 
 For each payload:
 1. the package's paths: filters, then directories only where none is, links never over a directory, conffiles by their
    own rules, everything else with the package's metadata;
 2. paths that only the old version had: gone, unless another package has them; directories if nothing is left in them;
 3. the record: the stanza, `info/*` (status) or the stanza file and its md5sums (status.d);
-4. what scripts and triggers would change beside that, as `judge` found it.
+4. what its scripts do before, between and after that (see `scripts`); in status.d images what is `derived`.
 Format: dpkg(1), deb(5); https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md
 """
 
@@ -20,14 +20,16 @@ from proxy.engine.families.dpkg.archive import OWN_SUMS
 from proxy.engine.families.dpkg.conffiles import Conffile, decide_conffiles
 from proxy.engine.families.dpkg.database import INFO, STATUS, DpkgDb, Form, Record, parse_md5sums
 from proxy.engine.families.dpkg.deb822 import Stanza, render_stanzas
+from proxy.engine.families.dpkg.derived import find_derived
 from proxy.engine.families.dpkg.filters import Filters, read_filters
 from proxy.engine.families.dpkg.findings import Change
-from proxy.engine.families.dpkg.judge import find_all
+from proxy.engine.families.dpkg.scripts import Scripts
 from proxy.engine.families.dpkg.statusentry import render_status
 from proxy.engine.families.dpkg.taker import PathTaker
-from proxy.engine.family import Payload
+from proxy.engine.family import NotRecordable, Payload
 from proxy.engine.layer import add_parents
 from proxy.engine.rootfs import RootFS
+from proxy.engine.stage import Misplaced, Stage
 from proxy.engine.tar import Entry, Kind
 from proxy.errors import MalformedInput
 
@@ -35,60 +37,76 @@ SCRIPTS = frozenset({"preinst", "postinst", "prerm", "postrm", "config"})
 
 
 def record_upgrade(fs: RootFS, db: DpkgDb, payloads: Sequence[Payload]) -> tuple[Entry, ...]:
-    """Return the entries of the patch layer, with the existing directories above them."""
-    return _Recording(fs, db, payloads).entries()
+    """Return the entries of the patch layer, with the existing directories above them; raises NotRecordable."""
+    recording = Recording(fs, db, payloads)
+    recording.run()
+    return add_parents(recording.stage.entries(), fs)
 
 
-class _Recording:
-    """One upgrade in the making: `written` and `gone` by real path."""
+class Recording:
+    """One upgrade in the making; `stage` is the tree as it is so far."""
 
     def __init__(self, fs: RootFS, db: DpkgDb, payloads: Sequence[Payload]) -> None:
+        self._time = max((entry.mtime for payload in payloads for entry in payload.entries), default=0)
         self._fs, self._db = fs, db
         self._items = [(db.record_of(payload.package), payload) for payload in payloads]
         self._filters = read_filters(fs)
-        self._written: dict[str, Entry] = {}
-        self._gone: set[str] = set()
-        self._time = max((entry.mtime for payload in payloads for entry in payload.entries), default=0)
+        self.stage = Stage(fs, self._time)
+        versions = {key: record.installed.package.version for key, record in db.records.items()}
+        self._scripts = {
+            record.installed.key: Scripts(self.stage, db, record, payload, versions)
+            for record, payload in self._items
+            if record.form is Form.STATUS
+        }
 
-    def entries(self) -> tuple[Entry, ...]:
-        stanzas: dict[int, Stanza] = {}
+    @property
+    def touched(self) -> Mapping[str, int]:
+        """How many changes the scripts of each package made, by key."""
+        return {key: scripts.changes for key, scripts in self._scripts.items()}
+
+    def run(self) -> None:
+        """Do all of it; raises NotRecordable."""
         _check_shared(self._items)
+        stanzas: dict[int, Stanza] = {}
         for record, payload in self._items:
-            conffiles = decide_conffiles(self._fs, self._db, record, payload)
-            self._write_paths(record, payload, conffiles)  # (1)
-            for entry in self._record(record, payload, conffiles, stanzas):  # (3)
-                self._written[entry.path] = entry
+            scripts = self._scripts.get(record.installed.key)
+            if scripts is not None:
+                scripts.before_unpacking()
+            try:
+                self._unpack(record, payload, stanzas)
+            except Misplaced as error:
+                raise NotRecordable({record.installed.key: str(error)}) from error
+            if scripts is not None:
+                scripts.after_unpacking()
         self._drop_old()  # (2)
-        self._change()  # (4)
         if stanzas:
             data = render_stanzas([stanzas.get(id(stanza), stanza) for stanza in self._db.stanzas])
-            status = self._database_file(STATUS, data)
-            self._written[status.path] = status
-        whiteouts = (Entry(path, Kind.WHITEOUT) for path in self._gone if path not in self._written)
-        return add_parents((*self._written.values(), *whiteouts), self._fs)
+            self.stage.put(self._database_file(STATUS, data))
+        for scripts in self._scripts.values():
+            scripts.configure()  # (4)
+        self._derive()
 
-    def _write_paths(self, record: Record, payload: Payload, conffiles: tuple[Conffile, ...]) -> None:
+    def _unpack(self, record: Record, payload: Payload, stanzas: dict[int, Stanza]) -> None:
+        conffiles = decide_conffiles(self._fs, self._db, record, payload)
         special = {item.path for item in conffiles}
         taker = PathTaker(self._fs, self._db, record, payload, self._filters)
-        for entry in payload.entries:
-            if entry.path in special or not taker.takes(entry):
-                continue
-            written = placed(self._fs, entry)
-            if written is not None:
-                self._written[written.path] = written
+        for entry in payload.entries:  # (1)
+            if entry.path not in special and taker.takes(entry):
+                lay(self.stage, entry)
         for item in conffiles:
             for entry in item.entries:
-                self._written[entry.path] = entry
+                lay(self.stage, entry)
+        for entry in self._record(record, payload, conffiles, stanzas):  # (3)
+            self.stage.put(entry)
 
-    def _change(self) -> None:
-        for _, payload in self._items:
-            for finding in find_all(self._fs, self._db, payload):
+    def _derive(self) -> None:
+        """What builders of distroless images made of a package's files, made again."""
+        for record, payload in self._items:
+            if record.form is not Form.STATUS_D:
+                continue
+            for finding in find_derived(self._fs, self._db, record, payload):
                 for entry in finding.entries if isinstance(finding, Change) else ():
-                    if entry.kind is Kind.WHITEOUT:
-                        self._written.pop(entry.path, None)
-                        self._gone.add(entry.path)
-                    else:
-                        self._written[entry.path] = entry
+                    self.stage.put(entry)
 
     def _drop_old(self) -> None:
         """Step 2, for all packages at once: a path may have moved from one to another."""
@@ -110,18 +128,14 @@ class _Recording:
                 if there.kind is Kind.DIR:
                     directories.add(real)
                     continue
-                self._gone.add(real)
+                self.stage.remove(real)
                 if record.form is Form.STATUS_D:
                     directories.update(_parents(real))
-        self._drop_directories(directories - stays, moving)
-
-    def _drop_directories(self, candidates: set[str], moving: set[str]) -> None:
-        occupied = {parent for path in self._written for parent in _parents(path)}
-        for path in sorted(candidates, key=lambda path: -path.count("/")):
+        for path in sorted(directories - stays, key=lambda path: -path.count("/")):
             owned = set(self._db.owners.get(path, ())) - moving
-            left = [name for name in self._fs.listdir(path) if f"{path}/{name}" not in self._gone]
-            if not owned and not left and path not in occupied and path.count("/"):
-                self._gone = {gone for gone in self._gone if not gone.startswith(f"{path}/")} | {path}
+            there = self.stage.get(path)
+            if not owned and path.count("/") and there is not None and not self.stage.listdir(path):
+                self.stage.remove_dir(path)
 
     def _record(
         self, record: Record, payload: Payload, conffiles: tuple[Conffile, ...], stanzas: dict[int, Stanza]
@@ -141,7 +155,7 @@ class _Recording:
         for name in self._fs.listdir(INFO):
             owner, _, suffix = name.rpartition(".")
             if owner == record.stem and (suffix not in files or stem != record.stem):
-                self._gone.add(self._fs.locate(f"{INFO}/{name}"))
+                self.stage.remove(f"{INFO}/{name}")
         for suffix, data in files.items():
             entry = self._database_file(f"{INFO}/{stem}.{suffix}", data)
             yield replace(entry, mode=0o755 if suffix in SCRIPTS else 0o644, uid=0, gid=0)
@@ -172,18 +186,16 @@ def _check_shared(items: Sequence[tuple[Record, Payload]]) -> None:
         known |= sums
 
 
-def placed(fs: RootFS, entry: Entry) -> Entry | None:
-    """Return a payload's entry at its real place, or None where what is there stays (directories)."""
-    real = fs.locate(entry.path)
-    if entry.kind is Kind.DIR:
-        there = fs.get(fs.resolve(entry.path))
-        return None if there is not None and there.kind is Kind.DIR else replace(entry, path=real)
-    there = fs.get(real)
-    if entry.kind is Kind.SYMLINK and there is not None and there.kind is Kind.DIR:
-        return None
-    if entry.kind is Kind.HARDLINK:
-        return replace(entry, path=real, target=fs.locate(entry.target))
-    return replace(entry, path=real)
+def lay(stage: Stage, entry: Entry) -> None:
+    """Lay a package's path down as dpkg does: directories only where none is, links never over a directory."""
+    over = stage.is_dir(entry.path) if entry.kind is Kind.DIR else False
+    there = stage.get(entry.path)
+    if over or (entry.kind is Kind.SYMLINK and there is not None and there.kind is Kind.DIR):
+        return
+    folder = entry.path.rpartition("/")[0]
+    if folder and there is None:
+        stage.make_dir(folder)
+    stage.put(entry)
 
 
 def _replaced_targets(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[str]:

@@ -205,9 +205,9 @@ class _Parser:
         return For(line, name, tuple(words), self._do(depth))
 
     def _while(self, depth: int) -> Node:
-        line = self._take().line
+        token = self._take()
         condition = self.body(frozenset({"do"}), depth + 1)
-        return While(line, condition, self._do(depth))
+        return While(token.line, condition, self._do(depth), token.text == "until")
 
     def _do(self, depth: int) -> tuple[Node, ...]:
         self._take("do")

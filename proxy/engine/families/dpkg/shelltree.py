@@ -82,11 +82,12 @@ class For:
 
 @dataclass(frozen=True, slots=True)
 class While:
-    """A while or until loop: its condition and its body."""
+    """A while loop, or one until its condition is true: condition and body."""
 
     line: int
     condition: tuple["Node", ...]
     body: tuple["Node", ...]
+    until: bool = False
 
 
 @dataclass(frozen=True, slots=True)

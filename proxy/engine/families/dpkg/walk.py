@@ -1,17 +1,19 @@
 """Control flow of a shell script that is walked, not run: lists, pipes, conditions, loops, subshells, functions.
 
-Owns what is known at each point. What cannot be told counts both ways: a branch that may be taken is walked, what it
-sets is not known afterwards, and an end in it is not believed. What a command does is told by whoever derives from
-`Walk`.
+Owns what is known at each point, and where text goes (pipes, redirections, substitutions). What cannot be told counts
+both ways: a branch that may be taken is walked with the tree frozen, what it sets is not known afterwards, and an end
+in it is not believed. What a command does is told by whoever derives from `Walk`.
 Specification: POSIX.1-2017 Shell Command Language 2.9
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from proxy.engine.families.dpkg.flow import Sink, Source
 from proxy.engine.families.dpkg.shell import parse_commands
 from proxy.engine.families.dpkg.shelltokens import Redirection
 from proxy.engine.families.dpkg.shelltree import (
@@ -28,11 +30,13 @@ from proxy.engine.families.dpkg.shelltree import (
     While,
 )
 from proxy.engine.families.dpkg.words import Words
+from proxy.engine.stage import Stage
 
 MAX_STEPS = 20_000
 MAX_DEPTH = 40  # substitutions and functions within each other
-
-_NULL = frozenset({"/dev/null", "/dev/stdout", "/dev/stderr", "/dev/tty"})
+MAX_ROUNDS = 2_000
+UNSEEN = ("/proc/", "/sys/", "/dev/")  # what a script would find there is not in the image
+NULL = frozenset({"/dev/null", "/dev/stdout", "/dev/stderr", "/dev/tty"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +79,22 @@ class Continue(Leaves):
     """This round of the loop."""
 
 
-class Walk:
-    """A walk through one script; `variables` are known at its start."""
+class Walk(ABC):
+    """A walk through one script in the tree of `stage`; `variables` are known at its start."""
 
-    def __init__(self, arguments: Sequence[str | None], variables: Mapping[str, str | None]) -> None:
+    def __init__(self, arguments: Sequence[str | None], variables: Mapping[str, str | None], stage: Stage) -> None:
+        self._stage = stage
+        self._sink: Sink | None = None  # None: nobody listens
+        self._source = Source(None)
         self._arguments = tuple(arguments)
         self._variables = dict(variables)
         self._functions: dict[str, Function | None] = {}  # None: defined in a way that is not known
         self._steps = self._depth = self._unsure = 0
         self._half_returned = False  # a return that may have been taken was passed
 
-    def _command(self, command: Command) -> bool | None:
-        """Walk a simple command."""
-        raise NotImplementedError
+    @abstractmethod
+    def _simple(self, command: Command) -> bool | None:
+        """Walk a simple command, its redirections done."""
 
     def run(self, nodes: Sequence[Node]) -> bool | None:
         """Walk commands in order; return the truth of the last one, None if not known."""
@@ -102,7 +109,8 @@ class Walk:
             raise Reached(node.line, "too many steps")
         match node:
             case Command():
-                return self._command(node)
+                with self._redirected(node.redirections, node.line):
+                    return self._simple(node)
             case Chain():
                 return self._chain(node)
             case Pipe():
@@ -119,11 +127,10 @@ class Walk:
             case For():
                 return self._for(node)
             case While():
-                self._rounds((*node.condition, *node.body))
-                return None
+                return self._while(node)
             case Redirected():
-                self._redirect(node.redirections, node.line)
-                return self._node(node.node)
+                with self._redirected(node.redirections, node.line):
+                    return self._node(node.node)
 
     def _chain(self, chain: Chain) -> bool | None:
         result = self._node(chain.first)
@@ -139,24 +146,33 @@ class Walk:
         if len(pipe.nodes) == 1:
             result = self._node(pipe.nodes[0])
             return None if result is None else not result
-        for node in pipe.nodes:
-            self._alone((node,))
-        return None
+        outer_sink, outer_source, truth = self._sink, self._source, None
+        try:
+            for node in pipe.nodes:
+                last = node is pipe.nodes[-1]
+                self._sink = outer_sink if last else Sink(self._unsure)
+                truth = self._alone((node,))
+                if self._sink is not None and not last:
+                    self._source = Source(self._sink.text)
+        finally:
+            self._sink, self._source = outer_sink, outer_source
+        return truth if truth is None or not pipe.negated else not truth
 
     def _alone(self, nodes: Sequence[Node]) -> bool | None:
         """Walk a subshell: what it sets is forgotten, what ends in it is only itself."""
         variables, functions, arguments = dict(self._variables), dict(self._functions), self._arguments
         try:
-            with suppress(Leaves):
-                self.run(nodes)
+            return self.run(nodes)
+        except Leaves:
+            return None
         finally:
             self._variables, self._functions, self._arguments = variables, functions, arguments
-        return None
 
     def _maybe(self, nodes: Sequence[Node]) -> bool | None:
         """Walk what may or may not run: an exit in it is not believed, what is set in it is not known after."""
         before, functions, truth = dict(self._variables), dict(self._functions), None
         self._unsure += 1
+        self._stage.frozen += 1
         try:
             truth = self.run(nodes)
         except Return:
@@ -165,6 +181,7 @@ class Walk:
             pass
         finally:
             self._unsure -= 1
+            self._stage.frozen -= 1
         for name, value in self._variables.items():
             if name not in before or before[name] != value:
                 before[name] = None
@@ -216,6 +233,20 @@ class Walk:
             pass
         return None
 
+    def _while(self, node: While) -> bool | None:
+        """Walk round after round while the condition is known, and all that are left at once when it is not."""
+        with suppress(Break):
+            for _ in range(MAX_ROUNDS):
+                truth = self.run(node.condition)
+                if truth is None:
+                    break
+                if truth is node.until:
+                    return True
+                with suppress(Continue):
+                    self.run(node.body)
+            self._rounds((*node.condition, *node.body))
+        return None
+
     def _rounds(self, body: Sequence[Node]) -> None:
         """Walk the body of a loop until another round would know no less than the last one."""
         while True:
@@ -248,35 +279,109 @@ class Walk:
             raise Reached(line, f"{what} within itself")
 
     def _words(self, line: int) -> Words:
-        return Words(self._variables, self._arguments, lambda text: self._substitute(text, line))
+        return Words(self._variables, self._arguments, lambda text: self._substitute(text, line), self._glob)
 
     def _substitute(self, text: str, line: int) -> str | None:
-        """Walk a command substitution; its output is not known."""
+        """Walk a command substitution and return its output, if that is known."""
         self._deeper(line, text)
-        self._unsure += 1
+        outer, self._sink = self._sink, Sink(self._unsure)
         try:
             self._alone(parse_commands(text, line))
+            found = self._sink.text if self._sink is not None else None
         finally:
             self._depth -= 1
-            self._unsure -= 1
+            self._sink = outer
+        return None if found is None else found.rstrip("\n")
+
+    def _glob(self, pattern: str) -> list[str] | None:
+        """Return what a pattern of absolute paths stands for, None if that is not known."""
+        if not pattern.startswith("/") or f"{pattern}/".startswith(UNSEEN):
+            return None
+        found = [""]
+        for part in pattern.strip("/").split("/"):
+            below: list[str] = []
+            for folder in found:
+                if not re.search(r"[*?\[]", part):
+                    below += [f"{folder}/{part}"] if self._stage.get(f"{folder}/{part}") is not None else []
+                    continue
+                names = self._stage.listdir(folder)
+                hidden = part.startswith(".")
+                below += [f"{folder}/{n}" for n in names if fnmatchcase(n, part) and n.startswith(".") <= hidden]
+            found = below
+        return found
+
+    def emit(self, text: str | None) -> None:
+        """Write text to where the output of commands goes now; None for text that is not known."""
+        if self._sink is not None:
+            self._sink.parts.append(text if self._unsure == self._sink.level else None)
+
+    @contextmanager
+    def _redirected(self, redirections: Sequence[Redirection], line: int) -> Iterator[None]:
+        """Carry out redirections around what runs within; what was written to a file is there at the end."""
+        if not redirections:
+            yield
+            return
+        sink, source = self._sink, self._source
+        target: tuple[Redirection, str] | None = None
+        leaves: Leaves | None = None
+        written: Sink | None = None
+        try:
+            for redirection in redirections:
+                path = self._redirect(redirection, line)
+                if path is not None:
+                    target, self._sink = (redirection, path), Sink(self._unsure)
+            written = self._sink
+            yield
+        except Leaves as error:
+            leaves = error
+        finally:
+            self._sink, self._source = sink, source
+        if target is not None and written is not None:
+            self._save(*target, written.text, line)
+        if leaves is not None:
+            raise leaves
+
+    def _redirect(self, redirection: Redirection, line: int) -> str | None:  # noqa: C901 - a table of operators
+        """Carry out one redirection; returns the path of a file that the output goes to."""
+        words = self._words(line)
+        operator, out = redirection.operator, redirection.descriptor in {"", "1"}
+        if operator in {"<<", "<<-"}:
+            self._source = Source(words.document(redirection.document) if redirection.expands else redirection.document)
+            return None
+        value = words.value(redirection.word)
+        if operator == "<":
+            self._source = Source(self.text_of(value))
+        elif operator in {">&", "<&"}:
+            if re.fullmatch(r"[0-9]|-", value or "") is None:
+                raise Reached(line, str(redirection))
+            if operator == ">&" and out:
+                self._sink = None
+            elif operator == ">&" and value == "1":
+                self.emit(None)
+        elif operator == "<>" or value is None or (value not in NULL and not (out and value.startswith("/"))):
+            raise Reached(line, str(redirection))
+        elif value in NULL:
+            if out and value != "/dev/stdout":
+                self._sink = None
+        elif f"{value}/".startswith(UNSEEN):
+            raise Reached(line, str(redirection))
+        else:
+            return value
         return None
 
-    def _redirect(self, redirections: Sequence[Redirection], line: int) -> None:
-        for redirection in redirections:
-            words = self._words(line)
-            value = words.value(redirection.word)
-            match redirection.operator:
-                case "<":
-                    continue
-                case "<<" | "<<-":
-                    if redirection.expands:
-                        words.document(redirection.document)
-                case ">&" | "<&":
-                    if re.fullmatch(r"[0-9]|-", value or "") is None:
-                        raise Reached(line, str(redirection))
-                case _:
-                    if redirection.operator == "<>" or value not in _NULL:
-                        raise Reached(line, str(redirection))
+    def text_of(self, path: str | None) -> str | None:
+        """Return the text of a file, or None if it is not known or not there."""
+        if path is None or not path.startswith("/") or f"{path}/".startswith(UNSEEN):
+            return None
+        data = self._stage.read(path)
+        return None if data is None else data.decode("utf-8", "surrogateescape")
+
+    def _save(self, redirection: Redirection, path: str, text: str | None, line: int) -> None:
+        if text is None or self._unsure:
+            raise Reached(line, str(redirection))
+        data = text.encode("utf-8", "surrogateescape")
+        before = self._stage.read(path) if redirection.operator == ">>" else b""
+        self._stage.write(path, (before or b"") + data)
 
 
 def command_text(command: Command) -> str:

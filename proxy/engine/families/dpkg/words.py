@@ -6,8 +6,9 @@ Specification: POSIX.1-2017 Shell Command Language, 2.2 and 2.6
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from proxy.engine.families.dpkg.shelltokens import end_of_piece
 
@@ -37,21 +38,23 @@ class Words:
         variables: values of the shell's variables; those that are missing are not known.
         arguments: the positional parameters; None for those that are not known.
         run: walks the text of a command substitution and gives its output, or None if that is not known.
+        glob: gives the paths that a pattern stands for, or None if that is not known.
     """
 
     def __init__(
         self,
-        variables: Mapping[str, str | None],
+        variables: MutableMapping[str, str | None],
         arguments: Sequence[str | None],
         run: Callable[[str], str | None],
+        glob: Callable[[str], Sequence[str] | None],
     ) -> None:
-        self._variables, self._arguments, self._run = variables, arguments, run
+        self._variables, self._arguments, self._run, self._glob = variables, arguments, run, glob
 
     def value(self, word: str) -> str | None:
         """Return the value of a word that is not split (an assignment, a redirection, the word of a case)."""
         return _join(list(self._pieces(word)))
 
-    def fields(self, word: str) -> list[str | None]:
+    def fields(self, word: str) -> list[str | None]:  # noqa: PLR0911 - one return per way to be unclear
         """Return the fields that a word of a command becomes; one None where that is not known."""
         if word in _ALL:
             split = word.startswith("$")
@@ -62,7 +65,10 @@ class Words:
             return [None]
         loose = [piece for piece in pieces if not piece.quoted]
         if _GLOB.search("".join("\0" if piece.quoted else piece.text or "" for piece in pieces)):
-            return [None]
+            if any(re.search(r"\s", piece.text or "") for piece in loose):
+                return [None]
+            found = self._glob(_pattern(pieces) or "")
+            return [None] if found is None else [*found] or [whole]
         opened = [piece for piece in loose if piece.expanded]
         if not any(re.search(r"\s", piece.text or "") for piece in opened):
             return [] if not whole and len(opened) == len(pieces) and pieces else [whole]
@@ -72,16 +78,11 @@ class Words:
 
     def pattern(self, word: str) -> str | None:
         """Return a word as a pattern for fnmatch: what quotes protect stands for itself."""
-        texts: list[str] = []
-        for piece in self._pieces(word):
-            if piece.text is None:
-                return None
-            texts.append(re.sub(r"[*?\[]", r"[\g<0>]", piece.text) if piece.quoted else piece.text)
-        return "".join(texts)
+        return _pattern(list(self._pieces(word)))
 
-    def document(self, text: str) -> None:
-        """Carry out the expansions of a here-document, for what they run."""
-        list(self._inside(text, '"'))
+    def document(self, text: str) -> str | None:
+        """Carry out the expansions of a here-document; returns its text as far as it is known."""
+        return _join(list(self._inside(text, '"')))
 
     def _pieces(self, word: str) -> Iterator[_Piece]:
         at = 0
@@ -128,8 +129,7 @@ class Words:
             inner = text[3:-2]
             if re.search(r"\+\+|--|(?<![=!<>])=(?!=)|<<=|>>=", inner):
                 raise Runs(text)
-            list(self._inside(inner, ""))
-            return None
+            return _calculate(_join(list(self._inside(inner, ""))), self._variables)
         if text.startswith("$("):
             return self._run(text[2:-1])
         if text.startswith("`"):
@@ -138,7 +138,8 @@ class Words:
 
     def _parameter(self, text: str) -> str | None:
         if text.startswith("#") and len(text) > 1:
-            return None
+            value = self._variable(text[1:]) if _NAME.fullmatch(text[1:]) else None
+            return None if value is None else str(len(value))
         match = _PARAMETER.fullmatch(text)
         if match is None:
             raise Runs(f"${{{text}}}")
@@ -146,15 +147,26 @@ class Words:
         found = self._variable(name)
         if operator is None:
             return found
+        if operator[0] in "%#":
+            pattern = self.pattern(word)
+            return None if pattern is None or found is None else _trim(found, operator, pattern)
+        return self._default(name, operator, word, found)
+
+    def _default(self, name: str, operator: str, word: str, found: str | None) -> str | None:
         other = self.value(word)
-        if operator in {"=", ":="}:
-            raise Runs(f"${{{text}}}")
-        if operator in {":-", "-", ":+", "+"} and found is not None:
-            has = found != "" if ":" in operator or not name.isdigit() else int(name) <= len(self._arguments)
-            if not has and ":" not in operator and not name.isdigit():
-                return None  # whether it is set at all is not kept
-            return (found if has else other) if "-" in operator else (other if has else "")
-        return None
+        if operator in {"=", ":="} and found and name.isidentifier():
+            return found
+        if operator in {"=", ":=", "?", ":?"}:
+            if found == "" and operator == ":=" and name.isidentifier():
+                self._variables[name] = other
+                return other
+            raise Runs(f"${{{name}{operator}{word}}}")
+        if found is None:
+            return None
+        has = found != "" if ":" in operator or not name.isdigit() else int(name) <= len(self._arguments)
+        if not has and ":" not in operator and not name.isdigit():
+            return None  # whether it is set at all is not kept
+        return (found if has else other) if "-" in operator else (other if has else "")
 
     def _variable(self, name: str) -> str | None:
         if name.isdigit() and name != "0":
@@ -171,3 +183,37 @@ def _join(pieces: Sequence[_Piece]) -> str | None:
 
 def _plain(text: str) -> bool:
     return bool(text) and _GLOB.search(text) is None and re.search(r"\s", text) is None
+
+
+def _pattern(pieces: Sequence[_Piece]) -> str | None:
+    texts: list[str] = []
+    for piece in pieces:
+        if piece.text is None:
+            return None
+        texts.append(re.sub(r"[*?\[]", r"[\g<0>]", piece.text) if piece.quoted else piece.text)
+    return "".join(texts)
+
+
+def _trim(text: str, operator: str, pattern: str) -> str:
+    """Take the part that matches off the end (``%``) or the beginning (``#``), the longest if doubled."""
+    ends = range(len(text), -1, -1) if operator in {"%", "##"} else range(len(text) + 1)
+    for at in ends:
+        if fnmatchcase(text[at:] if operator[0] == "%" else text[:at], pattern):
+            return text[:at] if operator[0] == "%" else text[at:]
+    return text
+
+
+def _calculate(text: str | None, variables: Mapping[str, str | None]) -> str | None:
+    """Return the value of a plain sum, difference or product of whole numbers; None for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\w+)\s*(?:([-+*])\s*(\w+)\s*)?", text)
+    if match is None:
+        return None
+    numbers = [variables.get(word) if word.isidentifier() else word for word in (match[1], match[3]) if word]
+    if not all(number and re.fullmatch(r"-?[0-9]{1,9}", number) for number in numbers):
+        return None
+    values = [int(number or "") for number in numbers]
+    if match[2] is None:
+        return str(values[0])
+    return str({"+": values[0] + values[-1], "-": values[0] - values[-1], "*": values[0] * values[-1]}[match[2]])

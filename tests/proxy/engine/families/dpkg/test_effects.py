@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.engine.families.dpkg.commands import Scene
-from proxy.engine.families.dpkg.effects import find_effects
+from proxy.engine.families.dpkg.call import Scene
+from proxy.engine.families.dpkg.effects import run_script
 from proxy.engine.families.dpkg.shell import NotUnderstood, parse_script
 from proxy.engine.families.dpkg.walk import Unknown
+from proxy.engine.stage import Stage
+from tests.simulators.rootfs import rootfs_of
 
 
 def walk(
@@ -19,19 +21,18 @@ def walk(
     arguments: tuple[str, ...] = ("configure", "1.0-1"),
     files: Mapping[str, bytes] | None = None,
 ) -> Unknown | None:
-    there = files or {}
-    scene = Scene(
-        script,
-        arguments,
-        "tool",
-        "1.0-1",
-        exists=lambda path, test: (path in there) if test in {"-e", "-d", "-L", "-f"} else None,
-        read=there.get,
-        unit_same=lambda unit: unit == "same.timer",
-    )
-    effects = find_effects(f"#!/bin/sh\nset -e\n{text}\n".encode(), scene)
-    assert not effects.changes
-    return effects.unknown
+    return run(text, script, arguments, files)[0]
+
+
+def run(
+    text: str,
+    script: str = "postinst",
+    arguments: tuple[str, ...] = ("configure", "1.0-1"),
+    files: Mapping[str, bytes] | None = None,
+) -> tuple[Unknown | None, Stage]:
+    stage = Stage(rootfs_of(files or {}))
+    scene = Scene(stage, script, arguments, "tool", "1.0-1", lambda unit: unit == "same.timer")
+    return run_script(f"#!/bin/sh\nset -e\n{text}\n".encode(), scene), stage
 
 
 HARMLESS = [
@@ -71,6 +72,14 @@ HARMLESS = [
     "awk -F: '{ print $1 }' /etc/passwd",
     'case "$1" in "*") rm -rf /x ;; esac',
     "if [ 1 -gt 2 ]; then rm -rf /x; fi",
+    "set -- a update-thing",
+    "rm -f /etc/update-thing*",
+    "dpkg-trigger update-thing",
+    "test -x /etc/x && update-thing",
+    "if [ -e /etc/up* ]; then update-thing; fi",
+    "[ -e /etc/there -a -d /etc ] || update-thing",
+    "cat /etc/x | sed -i s/a/b/ /etc/update-thing",
+    "x='a b'\nset -- $x",
 ]
 
 EFFECTS = [
@@ -94,7 +103,6 @@ EFFECTS = [
     "echo text > /etc/update-thing",
     'echo text >> "/etc/update-thing"',
     "cat /etc/x | tee /etc/update-thing",
-    "cat /etc/x | sed -i s/a/b/ /etc/update-thing",
     "cat < $(update-thing)",
     "command update-thing",
     "$1 update-thing",
@@ -102,7 +110,6 @@ EFFECTS = [
     ". /usr/share/update-thing",
     "main() { update-thing; }\nmain",
     'main() { if [ "$1" = configure ]; then update-thing; fi; }\nmain "$@"',
-    "set -- a update-thing",
     "for x in a b; do update-thing; done",
     "cat <<EOF\n$(update-thing)\nEOF",
     "cat <<EOF\n`update-thing`\nEOF",
@@ -113,13 +120,11 @@ EFFECTS = [
     "(update-thing)",
     "update-thing &",
     "rm -f /etc/there # update-thing",
-    "rm -f /etc/update-thing*",
     'dpkg-maintscript-helper rm_conffile /etc/update-thing 2.0~ tool -- "$@"',
     'dpkg-maintscript-helper rm_conffile /etc/update-thing -- "$@"',
     "deb-systemd-helper enable update-thing.service",
     "deb-systemd-helper purge same.timer # update-thing",
     "ldconfig # update-thing",
-    "dpkg-trigger update-thing",
     'if dpkg --compare-versions "$2" lt 2.0; then update-thing; fi',
     "while read x; do update-thing; done",
     "FOO=bar update-thing",
@@ -128,7 +133,6 @@ EFFECTS = [
     "if update-thing; then :; fi",
     "[ -e /etc/there ] && update-thing",
     "[ -e /etc/not-there ] || update-thing",
-    "test -x /etc/x && update-thing",
     'f() { update-thing; }\nif [ "$U" = x ]; then f() { :; }; fi\nf',
     'f() { if [ "$U" = x ]; then return 1; fi; return 0; }\nif f; then exit 0; fi\nupdate-thing',
     'f() { [ "$U" = x ] && return 1; return 0; }\nif f; then exit 0; fi\nupdate-thing',
@@ -136,7 +140,6 @@ EFFECTS = [
     "echo a | while read x; do update-thing; done",
     "while read x; do update-thing; done < /etc/x",
     "until update-thing; do :; done",
-    "if [ -e /etc/up* ]; then update-thing; fi",
     'sed "-i" s/a/b/ /etc/x',
     "sed -e 's/a/b/w /etc/x' /etc/y",
     "sed 's/a/b/e' /etc/y",
@@ -193,14 +196,12 @@ EFFECTS = [
     "xargs update-thing < /etc/x",
     "echo a | xargs update-thing",
     "echo a | sh",
-    "x='a b'\nset -- $x",
     'unset x\nif [ -z "$x" ]; then update-thing; fi',
     "local x=$(update-thing)",
     'export X="$(update-thing)"',
     "f() { g; }\ng() { update-thing; }\nf",
     'if [ "$1" = configure -a -n "$U" ]; then update-thing; fi',
     'if [ "$1" = purge -o -n "$U" ]; then update-thing; fi',
-    "[ -e /etc/there -a -d /etc ] || update-thing",
     'if [ "$U" ]; then set -- a; fi',
     'eval "$(cat /etc/x)"',
     "cat <<EOF | sh\nupdate-thing\nEOF",
@@ -210,12 +211,15 @@ EFFECTS = [
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_what_has_no_effect_in_this_upgrade_is_proven(text: str) -> None:
-    assert walk(text, files={"usr/lib/ssl": b"", "etc/passwd": b"root:x:0", "etc/group": b"root:x:0"}) is None
+    there = {"usr/lib/ssl": b"", "etc/passwd": b"root:x:0", "etc/group": b"root:x:0", "etc/there": b""}
+    unknown, stage = run(text, files=there)
+    assert (unknown, stage.changes) == (None, 0)
 
 
 @pytest.mark.parametrize("text", EFFECTS)
 def test_what_may_have_an_effect_is_never_overlooked(text: str) -> None:
-    assert walk(text, files={"etc/there": b""}) is not None
+    unknown, stage = run(text, files={"etc/there": b"", "etc/x": b"a\n"})
+    assert unknown is not None or stage.changes
 
 
 def test_the_effect_is_named_with_its_line() -> None:
