@@ -5,7 +5,7 @@ import io
 import tarfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.engine.rootfs import RootFS, scan_layer
@@ -129,6 +129,7 @@ NAMES = st.sampled_from(["a", "b", "bin", "usr/bin", "etc/d", "etc/d/one", "etc/
 STEPS = st.tuples(st.sampled_from(["write", "remove_tree", "make_dir", "symlink", "rename"]), NAMES, NAMES)
 
 
+@settings(deadline=None)
 @given(st.lists(STEPS, max_size=12))
 def test_the_entries_laid_over_the_image_are_the_stage(steps: list[tuple[str, str, str]]) -> None:
     stage = Stage(tree(*IMAGE), 7)
