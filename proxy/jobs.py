@@ -7,7 +7,6 @@ leaves nothing half-written under a name that somebody reads.
 """
 
 import io
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,6 +42,7 @@ from proxy.engine.scan import extract_layer, scan_layer
 from proxy.engine.tar import Span
 from proxy.errors import MalformedInput, Unsupported
 from proxy.files import Abandoned, writing
+from proxy.payloads import parse_payload, render_payload
 
 SPAN_CHUNK = 1 << 20
 RPM_DATABASES = (
@@ -53,7 +53,7 @@ RPM_DATABASES = (
     ),
     "var/lib/rpmmanifest",
 )
-EPOCH = f"2-{COMPRESSION_EPOCH}"
+EPOCH = f"3-{COMPRESSION_EPOCH}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ def unpack(*, root: str, family: str, package: Any, archive: str, name: str) -> 
     with Path(archive).open("rb") as stream, writing(base / f"{name}.data") as spool:
         payload = family_named(family).unpack(wanted, stream, spool, f"{name}.data")
     with writing(base / f"{name}.payload") as out:
-        out.write(json.dumps(encode(payload), separators=(",", ":")).encode())
+        out.write(render_payload(payload))
     return None
 
 
@@ -284,7 +284,7 @@ def _why_not(fs: RootFS) -> str:
 @lru_cache(maxsize=256)
 def _load_payload(root: str, name: str) -> Payload:
     """Load an unpacked package once for the builds of one patch: one that excluded a package is followed by another."""
-    return decode(Payload, json.loads((Path(root) / f"{name}.payload").read_bytes()), name)
+    return parse_payload((Path(root) / f"{name}.payload").read_bytes(), name)
 
 
 @lru_cache(maxsize=256)

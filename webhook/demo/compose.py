@@ -6,13 +6,11 @@ apt configuration names, through the same verified path as any upgrade. Where it
 signed source instead.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from proxy.codec import decode
 from proxy.engine.families.dpkg.architecture import architecture_of, platform_of
 from proxy.engine.families.dpkg.index import IndexReader
 from proxy.engine.families.dpkg.sources import image_sources
@@ -25,6 +23,7 @@ from proxy.files import writing
 from proxy.flight import gather_all
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import OCI_CONFIG, OCI_MANIFEST, Manifest, parse_manifest, render_json
+from proxy.payloads import parse_payload
 from proxy.serve import Engine, machine_platform
 
 PACKAGES = (
@@ -76,7 +75,7 @@ async def compose(engine: Engine, source: PackageSource, packages: Sequence[str]
     finally:
         reader.close()
     names = await gather_all(engine.packages.unpacked("dpkg", candidate) for candidate in chosen)
-    payloads = [decode(Payload, json.loads((root / f"{name}.payload").read_bytes()), name) for name in names]
+    payloads = [parse_payload((root / f"{name}.payload").read_bytes(), name) for name in names]
     return _assemble(payloads, source.arch, root, scratch)
 
 
