@@ -71,10 +71,8 @@ class Debconf:
 
         `words` are what a script gives, joined and split again as the protocol does.
         """
-        if not words:
-            raise NotReproduced("an empty command to debconf")
         line = " ".join(words)
-        name, *arguments = _unescaped(line) if self._escapes else line.split()
+        name, *arguments = (_unescaped(line) if self._escapes else line.split()) or [""]
         command = _COMMANDS.get(name.upper())
         if command is None:
             raise NotReproduced(f"the debconf command {name}")
