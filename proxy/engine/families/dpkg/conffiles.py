@@ -1,7 +1,7 @@
 """Configuration files on upgrade, as dpkg decides with `--force-confdef --force-confold`.
 
-Owns the decision per file: left alone, replaced, or the package's version put beside it. Cases that dpkg solves in
-several packages' interplay (obsolete, vanished and reappearing files) are not decided; the reason says so.
+Owns the decision per file: left alone, replaced, the package's version put beside it, or kept as obsolete. Conffiles
+that move between packages are not decided; the reason says so.
 Rules: dpkg(1) `--force-confold`, deb-conffiles(5), Debian Policy 10.7.3
 """
 
@@ -20,7 +20,8 @@ from proxy.engine.tar import Entry, Kind
 class Conffile:
     """What happens to one conffile: `entries` are written; `md5` goes into the database; or `reason` says why not.
 
-    `note` tells that the image's file is kept where nobody would expect it.
+    `obsolete` marks one that the new version no longer has, and that stays. `note` tells that the image's file is kept
+    where nobody would expect it.
     """
 
     path: str
@@ -28,22 +29,20 @@ class Conffile:
     entries: tuple[Entry, ...] = ()
     reason: str = ""
     note: str = ""
+    obsolete: bool = False
 
 
 def decide_conffiles(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> tuple[Conffile, ...]:
-    """Decide every conffile of the new version, in the order in which it lists them."""
+    """Decide every conffile of the new version, in the order in which it lists them, then those that it lost."""
     if record.form is Form.STATUS_D:
         return tuple(_decide_simple(fs, db, record, payload))
-    return tuple(_decide(fs, record, payload))
+    return (*_decide(fs, record, payload), *_lost(fs, db, record, payload))
 
 
 def _decide(fs: RootFS, record: Record, payload: Payload) -> Iterator[Conffile]:
-    old = {path.lstrip("/"): found for path, found in parse_conffiles(record.stanza.get("Conffiles")).items()}
-    listed = _listed(payload)
+    old = _recorded(record)
     shipped = {entry.path: entry for entry in payload.entries}
-    for path in sorted(set(old) - set(listed)):
-        if "obsolete" not in old[path][1]:
-            yield Conffile(path, "", reason=f"its new version no longer has the conffile /{path}")
+    listed = _listed(payload)
     for path in listed:
         entry = shipped.get(path)
         if entry is None or not isinstance(entry.content, bytes):
@@ -52,12 +51,31 @@ def _decide(fs: RootFS, record: Record, payload: Payload) -> Iterator[Conffile]:
             yield _decide_one(fs, path, entry, *old.get(path, ("", "")))
 
 
+def _recorded(record: Record) -> dict[str, tuple[str, str]]:
+    return {path.lstrip("/"): found for path, found in parse_conffiles(record.stanza.get("Conffiles")).items()}
+
+
+def _lost(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[Conffile]:
+    """Yield the conffiles that the new version lacks and that are there: dpkg keeps them, in its list's reverse order.
+
+    One that another package took over is that one's from now on, which is not followed.
+    """
+    listed, old = set(_listed(payload)), _recorded(record)
+    shipped = {entry.path for entry in payload.entries}
+    for path in reversed(list(dict.fromkeys((*sorted(set(old) - set(db.files(record))), *db.files(record))))):
+        if path not in old or path in listed or fs.get(path) is None:
+            continue
+        if path in shipped:
+            yield Conffile(path, "", reason=f"/{path} was a conffile and is none any more, which is not followed yet")
+        yield Conffile(path, old[path][0], obsolete=True)
+
+
 def _decide_one(  # noqa: PLR0911 - a table of cases, one return each
     fs: RootFS, path: str, new: Entry, old_md5: str, flags: str
 ) -> Conffile:
     data = new.content if isinstance(new.content, bytes) else b""
-    md5, there = md5_of(data), fs.get(path)
-    if flags or old_md5 == "newconffile":
+    md5, there = md5_of(data), fs.get(fs.resolve(path))
+    if "remove-on-upgrade" in flags or old_md5 == "newconffile":
         return Conffile(path, md5, reason=f"the conffile /{path} was {flags or 'not configured'} before")
     if there is None:
         return _decide_missing(fs, path, new, old_md5, md5)
@@ -66,22 +84,21 @@ def _decide_one(  # noqa: PLR0911 - a table of cases, one return each
     current = md5_of(fs.read(path) or b"")
     if md5 in {current, old_md5} and (old_md5 or current == md5):
         return Conffile(path, md5)  # the same already, or changed in the image only: kept
-    if not old_md5:
-        return Conffile(path, md5, reason=f"the new conffile /{path} is there already, with other content")
-    kept = replace(new, path=fs.locate(path), mode=there.mode, uid=there.uid, gid=there.gid)
+    kept = replace(new, path=there.path, mode=there.mode, uid=there.uid, gid=there.gid)
     if current == old_md5:
         return Conffile(path, md5, (kept,))
-    if fs.get(f"{path}.dpkg-old") is not None:
-        return Conffile(path, md5, reason=f"/{path}.dpkg-old lies in the way of the changed conffile")
+    if fs.get(f"{kept.path}.dpkg-old") is not None:
+        return Conffile(path, md5, reason=f"/{kept.path}.dpkg-old lies in the way of the changed conffile")
     return Conffile(path, md5, (replace(kept, path=f"{kept.path}.dpkg-dist"),))
 
 
 def _decide_missing(fs: RootFS, path: str, new: Entry, old_md5: str, md5: str) -> Conffile:
     if not old_md5:
-        return Conffile(path, md5, (replace(new, path=fs.locate(path)),))
+        return Conffile(path, md5, (replace(new, path=fs.resolve(path)),))
     if old_md5 == md5:
         return Conffile(path, md5)  # removed by the image's owner, and it stays so
-    return Conffile(path, md5, reason=f"the conffile /{path} was deleted in the image and is new in the package")
+    real = fs.resolve(path)
+    return Conffile(path, md5, (replace(new, path=f"{real}.dpkg-dist"),))  # deleted here, changed there: laid beside
 
 
 def _decide_simple(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[Conffile]:

@@ -92,7 +92,7 @@ def _one_path(fs: RootFS, db: DpkgDb, record: Record, entry: Entry, replaces: st
         return
     if entry.kind is Kind.DIR:
         real = fs.get(fs.resolve(entry.path))
-        if real is None or real.kind is not Kind.DIR:
+        if real is not None and real.kind is not Kind.DIR:
             yield f"/{entry.path} is a {there.kind} in the image and a directory in the package"
         return
     if there.kind is Kind.DIR and entry.kind is not Kind.SYMLINK:

@@ -52,6 +52,7 @@ class Recording:
         self._items = [(db.record_of(payload.package), payload) for payload in payloads]
         self._filters = read_filters(fs)
         self.stage = Stage(fs, self._time)
+        self._kept: set[str] = set()  # obsolete conffiles
         versions = {key: record.installed.package.version for key, record in db.records.items()}
         self._scripts = {
             record.installed.key: Scripts(self.stage, db, record, payload, versions)
@@ -123,7 +124,7 @@ class Recording:
             for path in (*self._db.files(record), *_replaced_targets(self._fs, self._db, record, payload)):
                 real = self._fs.locate(path)
                 there = self._fs.get(real)
-                if there is None or real in stays or set(self._db.owners.get(real, ())) - moving:
+                if there is None or real in stays or real in self._kept or set(self._db.owners.get(real, ())) - moving:
                     continue
                 if there.kind is Kind.DIR:
                     directories.add(real)
@@ -151,7 +152,9 @@ class Recording:
         stem = record.stem.partition(":")[0]
         if stanza.get("Multi-Arch") == "same" and (self._fs.read(f"{INFO}/format") or b"1").strip() == b"1":
             stem = f"{stem}:{stanza.get('Architecture')}"
-        files = _info_files(payload, self._filters)
+        kept = [item.path for item in conffiles if item.obsolete]
+        self._kept.update(map(self._fs.locate, kept))
+        files = _info_files(payload, self._filters, kept)
         for name in self._fs.listdir(INFO):
             owner, _, suffix = name.rpartition(".")
             if owner == record.stem and (suffix not in files or stem != record.stem):
@@ -188,8 +191,8 @@ def _check_shared(items: Sequence[tuple[Record, Payload]]) -> None:
 
 def lay(stage: Stage, entry: Entry) -> None:
     """Lay a package's path down as dpkg does: directories only where none is, links never over a directory."""
-    over = stage.is_dir(entry.path) if entry.kind is Kind.DIR else False
     there = stage.get(entry.path)
+    over = entry.kind is Kind.DIR and there is not None and there.kind in {Kind.DIR, Kind.SYMLINK}
     if over or (entry.kind is Kind.SYMLINK and there is not None and there.kind is Kind.DIR):
         return
     folder = entry.path.rpartition("/")[0]
@@ -212,11 +215,14 @@ def _replaced_targets(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) 
         yield f"{entry.path.rpartition('/')[0]}/{there.target}"
 
 
-def _info_files(payload: Payload, filters: Filters) -> Mapping[str, bytes]:
-    """Return the files that dpkg keeps of a package: all control files but `control`, and the list of its paths."""
+def _info_files(payload: Payload, filters: Filters, kept: Sequence[str]) -> Mapping[str, bytes]:
+    """Return the files that dpkg keeps of a package: all control files but `control`, and the list of its paths.
+
+    `kept` are obsolete conffiles, which stay in the list, at its end.
+    """
     files = {name: data for name, data in payload.control.items() if name not in {"control", OWN_SUMS}}
     ordered = sorted(payload.entries, key=lambda entry: entry.kind is Kind.SYMLINK)  # dpkg makes links last of all
-    lines = ["/.", *(f"/{entry.path}" for entry in ordered)]
+    lines = ["/.", *(f"/{entry.path}" for entry in ordered), *(f"/{path}" for path in kept)]
     files["list"] = ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
     if "md5sums" not in files:
         made = parse_md5sums(payload.control.get(OWN_SUMS, b""))

@@ -39,7 +39,7 @@ def render_status(control: bytes, old: Stanza, conffiles: tuple[Conffile, ...], 
             values[name.lower()] = (name, old.get(name))
     values.pop("conffiles", None)
     if conffiles:
-        values["conffiles"] = ("Conffiles", "".join(f"\n /{item.path} {item.md5}" for item in conffiles))
+        values["conffiles"] = ("Conffiles", "".join(map(_conffile, conffiles)))
     fields: list[tuple[str, str]] = []
     for name in _ORDER:
         found = values.pop(name.lower(), None)
@@ -47,6 +47,10 @@ def render_status(control: bytes, old: Stanza, conffiles: tuple[Conffile, ...], 
             fields.append((name, _canonical(name, found[1], where)))
     fields += [found for found in values.values() if found[1]]
     return Stanza.of(fields, where)
+
+
+def _conffile(item: Conffile) -> str:
+    return f"\n /{item.path} {item.md5}" + (" obsolete" if item.obsolete else "")
 
 
 def _canonical(name: str, value: str, where: str) -> str:

@@ -30,7 +30,7 @@ from proxy.engine.families.dpkg.shelltree import (
     While,
 )
 from proxy.engine.families.dpkg.words import Words
-from proxy.engine.stage import Stage
+from proxy.engine.stage import Frozen, Misplaced, Stage
 
 MAX_STEPS = 20_000
 MAX_DEPTH = 40  # substitutions and functions within each other
@@ -381,7 +381,10 @@ class Walk(ABC):
             raise Reached(line, str(redirection))
         data = text.encode("utf-8", "surrogateescape")
         before = self._stage.read(path) if redirection.operator == ">>" else b""
-        self._stage.write(path, (before or b"") + data)
+        try:
+            self._stage.write(path, (before or b"") + data)
+        except (Frozen, Misplaced) as error:
+            raise Reached(line, f"{redirection} ({error})") from error
 
 
 def command_text(command: Command) -> str:

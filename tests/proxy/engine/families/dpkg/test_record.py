@@ -224,11 +224,29 @@ def test_what_dpkg_would_do_otherwise_is_skipped_with_a_reason(
     assert re.search(reason, said), said
 
 
-def test_dropped_conffile_is_skipped_with_a_reason(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    install(root, Deb("tool", files={"etc/a": b"1"}, control={"conffiles": b"/etc/a\n"}).build(tmp_path / "old"))
-    new = Deb("tool", "2")
-    assert "no longer has the conffile /etc/a" in upgrade(root, new, new.build(tmp_path / "new"))
+def test_conffiles_that_the_new_version_lost_stay_as_obsolete_and_deleted_ones_are_forgotten(tmp_path: Path) -> None:
+    names = ["a", "b", "c", "gone"]
+    listed = "".join(f"/etc/{name}\n" for name in names).encode()
+    old = Deb("tool", files={f"etc/{name}": b"1" for name in names}, control={"conffiles": listed})
+    new = Deb("tool", "2", files={"etc/a": b"2"}, control={"conffiles": b"/etc/a\n"})
+    tree = judge(tmp_path, old, new, before={"etc/b": b"changed", "etc/gone": None})
+    assert tree["etc/b"][4][0] == b"changed"  # type: ignore[index]
+    assert "etc/gone" not in tree
+
+
+def test_a_conffile_that_was_deleted_here_and_changed_there_is_laid_beside_its_place(tmp_path: Path) -> None:
+    old = Deb("tool", files={"etc/a": b"1"}, control={"conffiles": b"/etc/a\n"})
+    new = Deb("tool", "2", files={"etc/a": b"2"}, control={"conffiles": b"/etc/a\n"})
+    tree = judge(tmp_path, old, new, before={"etc/a": None})
+    assert "etc/a.dpkg-dist" in tree
+    assert "etc/a" not in tree
+
+
+def test_a_new_conffile_over_a_file_of_somebody_s_own_is_laid_beside_it(tmp_path: Path) -> None:
+    new = Deb("tool", "2", files={"etc/a": b"2"}, control={"conffiles": b"/etc/a\n"})
+    tree = judge(tmp_path, Deb("tool"), new, before={"etc/a": b"mine"})
+    assert tree["etc/a"][4][0] == b"mine"  # type: ignore[index]
+    assert "etc/a.dpkg-dist" in tree
 
 
 def record_simple(tmp_path: Path, files: Mapping[str, bytes | Link], new: Deb) -> dict[str, Entry]:
