@@ -1,19 +1,24 @@
 """Which version apt would take for an installed package, and every version that the sources offer.
 
-Owns apt's choice: of the versions on offer and the installed one, the highest priority, then the highest version,
-never an older one than is installed, of the same architecture (``all`` counts as native). A phased update is named
-as blocked, since which machines get it depends on a machine's identity, which an image has not.
+Owns apt's choice: of all versions on offer and the installed one, from the newest to the oldest, the one of the highest
+priority, never an older one than is installed, of the same architecture (``all`` counts as native). A phased update is
+taken as apt takes it where nothing identifies the machine, which is how images are; see `_phased`.
 Specification: apt_preferences(5), apt-get(8), deb-version(7).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
+from proxy.engine.families.dpkg.aptconf import AptConf, read_apt_conf
 from proxy.engine.families.dpkg.index import IndexReader
 from proxy.engine.families.dpkg.preferences import (
+    DEFAULT_PRIORITY,
     DOWNGRADE_PRIORITY,
+    INSTALLED,
     INSTALLED_PRIORITY,
+    PackageFile,
     Preferences,
     read_preferences,
 )
@@ -21,26 +26,77 @@ from proxy.engine.families.dpkg.version import Key, compare_versions, version_ke
 from proxy.engine.family import Candidate, Installed, InstalledDb, Package, PackageIndex
 from proxy.engine.rootfs import RootFS
 
+NOT_AUTOMATIC_PRIORITY = 1
+MACHINE_ID = "etc/machine-id"
+ALL = 100  # per cent of machines
+
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """One version from one source, with the priority that the pins give it there."""
+    """One version from one file of one source."""
 
-    priority: int
     package: Package
     reader: IndexReader
+    file: PackageFile
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What the image's configuration makes of versions; `phased` is a reason against phased updates, or empty."""
+
+    native: str
+    preferences: Preferences
+    phased: str
+    fault: str
+    files: dict[PackageFile, int]
+
+    def priority(self, package: Package, offers: Sequence[_Offer], *, installed: bool) -> int:
+        files = {offer.file: self.file_priority(offer.file) for offer in offers}
+        if installed:
+            files[INSTALLED] = self.file_priority(INSTALLED)
+        return self.preferences.priority(package, self.native, files)
+
+    def file_priority(self, file: PackageFile) -> int:
+        if file not in self.files:
+            self.files[file] = self.preferences.file_priority(file)
+        return self.files[file]
 
 
 def choose(fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]) -> dict[str, Candidate]:
     """Return, by key, what apt would upgrade each installed package to; `blocked` says what it must wait for."""
-    preferences = read_preferences(fs)
+    conf = read_apt_conf(fs)
+    preferences = read_preferences(fs, conf)
+    files = [package_file(index, component) for index in indexes for component in index.source.components or ("",)]
+    fault = preferences.fault or preferences.unknown_release(files)
+    rules = _Rules(db.arch, preferences, _phased(fs, conf), fault, {})
     chosen: dict[str, Candidate] = {}
     with _opened(indexes) as readers:
         for item in db.packages:
-            candidate = _choose_one(item, db.arch, readers, preferences)
+            candidate = _choose_one(item, readers, rules)
             if candidate is not None:
                 chosen[item.key] = candidate
     return chosen
+
+
+def package_file(index: PackageIndex, component: str) -> PackageFile:
+    """Return what pins may ask of one component of a source's index."""
+    facts = index.facts
+    priority = DEFAULT_PRIORITY
+    if facts.get("ButAutomaticUpgrades", "").lower() == "yes":
+        priority = INSTALLED_PRIORITY
+    elif facts.get("NotAutomatic", "").lower() == "yes":
+        priority = NOT_AUTOMATIC_PRIORITY
+    return PackageFile(
+        archive=facts.get("Suite", "") or facts.get("Archive", ""),
+        codename=facts.get("Codename", ""),
+        version=facts.get("Version", ""),
+        origin=facts.get("Origin", ""),
+        label=facts.get("Label", ""),
+        component=component,
+        arch=index.source.arch,
+        site=urlsplit(index.source.uri).hostname or "",
+        priority=priority,
+    )
 
 
 def available(db: InstalledDb, indexes: Sequence[PackageIndex], name: str) -> tuple[Candidate, ...]:
@@ -72,54 +128,74 @@ def _opened(indexes: Sequence[PackageIndex]) -> Iterator[list[IndexReader]]:
             reader.close()
 
 
-def _choose_one(
-    item: Installed, native: str, readers: Sequence[IndexReader], preferences: Preferences
-) -> Candidate | None:
-    installed = item.package
+def _choose_one(item: Installed, readers: Sequence[IndexReader], rules: _Rules) -> Candidate | None:
+    installed, native = item.package, rules.native
     archs = {native, "all"} if installed.arch in {native, "all"} else {installed.arch}
-    offers = [
-        _Offer(preferences.priority(reader.index, package), package, reader)
-        for reader in readers
-        for package in reader.lookup(installed.name)
-        if package.arch in archs
-    ]
-    newer = [offer for offer in offers if compare_versions(offer.package.version, installed.version) > 0]
+    versions: dict[str, list[_Offer]] = {installed.version: []}
+    for reader in readers:
+        for package in reader.lookup(installed.name):
+            if package.arch in archs:
+                file = package_file(reader.index, package.fields.get("Component", ""))
+                versions.setdefault(package.version, []).append(_Offer(package, reader, file))
+    ranked = sorted(versions, key=version_key, reverse=True)
+    newer = [version for version in ranked if compare_versions(version, installed.version) > 0]
     if not newer:
         return None
-    if preferences.fault:
-        best = max(newer, key=lambda offer: version_key(offer.package.version))
-        return replace(_candidate(best, offers), blocked=preferences.fault)
-    priority = _priorities(newer)
-    best = max(newer, key=lambda offer: (priority[offer.package.version], version_key(offer.package.version)))
-    if priority[best.package.version] < _staying(installed, offers, preferences):
+    if rules.fault:
+        return replace(_candidate(versions[newer[0]]), blocked=rules.fault)
+    best = _best(ranked, versions, installed, rules)
+    if best not in newer:
         return None
-    return _candidate(best, offers)
+    candidate = _candidate(versions[best])
+    between = [offer for version in newer[newer.index(best) + 1 :] for offer in versions[version]]
+    return replace(candidate, blocked=_held_back(candidate.package, between, rules))
 
 
-def _staying(installed: Package, offers: Sequence[_Offer], preferences: Preferences) -> int:
-    """Return the priority that a newer version must reach: the installed version's, or a forced downgrade's."""
-    found = [INSTALLED_PRIORITY, preferences.installed_priority(installed)]
-    for offer in offers:
-        order = compare_versions(offer.package.version, installed.version)
-        if order == 0 or (order < 0 and offer.priority >= DOWNGRADE_PRIORITY):
-            found.append(offer.priority)
-    return max(found)
+def _best(ranked: Sequence[str], versions: Mapping[str, list[_Offer]], installed: Package, rules: _Rules) -> str:
+    """Return the version that apt would have: the installed one if it would not move."""
+    best, best_priority = installed.version, -1
+    for version in ranked:
+        offers = versions[version]
+        here = version == installed.version
+        package = offers[0].package if offers else installed
+        priority = rules.priority(package, offers, installed=here)
+        if priority == 0 or priority <= best_priority:
+            continue
+        if priority < DOWNGRADE_PRIORITY and compare_versions(version, installed.version) < 0:
+            continue
+        best, best_priority = version, priority
+    return best
 
 
-def _priorities(offers: Sequence[_Offer]) -> Mapping[str, int]:
-    """Return each version's priority: the highest that any of its sources gives it."""
-    found: dict[str, int] = {}
-    for offer in offers:
-        version = offer.package.version
-        found[version] = max(offer.priority, found.get(version, offer.priority))
-    return found
+def _candidate(offers: Sequence[_Offer]) -> Candidate:
+    """Return a version as a candidate: of the first source that has it, security if any of them is."""
+    candidate = offers[0].reader.candidate(offers[0].package)
+    return replace(candidate, security=any(offer.reader.index.source.security for offer in offers))
 
 
-def _candidate(offer: _Offer, offers: Sequence[_Offer]) -> Candidate:
-    """Return the offer as a candidate: of the first source that has this version, security if any of them is."""
-    same = [one for one in offers if one.package.version == offer.package.version]
-    candidate = same[0].reader.candidate(same[0].package)
-    security = any(one.reader.index.source.security for one in same)
-    phased = same[0].package.fields.get("Phased-Update-Percentage", "100")
-    blocked = "" if phased == "100" else f"{offer.package.version} is a phased update, at {phased} % so far"
-    return replace(candidate, security=security, blocked=blocked)
+def _held_back(package: Package, between: Sequence[_Offer], rules: _Rules) -> str:
+    """Return why apt may keep a phased update back; it does not where it jumps over a security update."""
+    share = package.fields.get("Phased-Update-Percentage", "")
+    if not rules.phased or not share.isdecimal() or int(share) >= ALL:
+        return ""
+    if any(offer.file.archive.endswith("-security") for offer in between):
+        return ""
+    return f"{package.version} is a phased update, at {share} % so far, and {rules.phased}"
+
+
+def _phased(fs: RootFS, conf: AptConf) -> str:
+    """Return why phased updates stay away from this image, or ``""``: nothing identifies the machine it runs on.
+
+    Where an image has an identity, the native tool draws lots with it, and does so differently in its versions.
+    """
+    if conf.truth("apt::get::always-include-phased-updates", "update-manager::always-include-phased-updates"):
+        return ""
+    if conf.truth("apt::get::never-include-phased-updates", "update-manager::never-include-phased-updates"):
+        return "the image's apt configuration never takes those (Never-Include-Phased-Updates)"
+    identity = conf.get("apt::machine-id", "") or (fs.read(MACHINE_ID) or b"").decode("ascii", "replace").strip()
+    if identity and identity != "uninitialized":
+        return (
+            "the image has a machine-id, by which apt draws lots: empty /etc/machine-id, or set"
+            " APT::Get::Always-Include-Phased-Updates"
+        )
+    return ""

@@ -17,14 +17,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
 from proxy.engine.families.dpkg.deb822 import Stanza, parse_relations
 from proxy.engine.families.dpkg.release import MAX_SIZE, Release, check_release, open_signed, parse_release
-from proxy.engine.families.dpkg.spool import StanzaReader, write_stanzas
+from proxy.engine.families.dpkg.spool import StanzaReader, write_texts
 from proxy.engine.family import (
     VALID_UNTIL,
     Absent,
@@ -47,7 +46,7 @@ PIECE = 1 << 16
 FORMS = (".gz", ".xz", "")
 _URL_SAFE = "/+~:=@,!$&'()*;-._"
 _GZIP = 31  # zlib's window size that means a gzip header
-_KEPT_FIELDS = ("Multi-Arch", "Phased-Update-Percentage", "Filename", "Size", "SHA256")
+_KEPT_FIELDS = ("Component", "Multi-Arch", "Phased-Update-Percentage", "Filename", "Size", "SHA256")
 _FACTS = (
     "Origin",
     "Label",
@@ -68,6 +67,7 @@ class _Wanted:
     path: str
     forms: tuple[tuple[str, Fetch], ...]
     size: int
+    component: str = ""
 
 
 def refresh_source(source: PackageSource, settings: SourceSettings, now: datetime, spool: BinaryIO) -> Refresh:
@@ -97,8 +97,8 @@ def refresh_source(source: PackageSource, settings: SourceSettings, now: datetim
             if turn[item.path] == len(item.forms):
                 reason = f"the release lists {item.path}, but the source does not have it ({answer.reason})"
                 raise UpstreamRefused(f"{source.label}: {reason}", status=404)
-    texts = (_unpack(*found[item.path], item, source) for item in wanted)
-    write_stanzas(chain.from_iterable(texts), spool, source.label)  # (4)
+    texts = ((item.component, _unpack(*found[item.path], item, source)) for item in wanted)
+    write_texts(texts, spool, source.label)  # (4)
     facts = {name: release.fields[name] for name in _FACTS if name in release.fields}
     if missing:
         facts["missing"] = ", ".join(missing)
@@ -168,11 +168,13 @@ def _forms(release: Release, base: str, path: str) -> _Wanted | None:
             forms.append((form, Fetch(address, listed.digest, listed.size)))
         forms.append((form, Fetch(f"{base}/{path}{form}", listed.digest, listed.size)))
     plain = release.files.get(path)
-    return _Wanted(path, tuple(forms), plain.size if plain is not None else MAX_INDEX) if forms else None
+    size = plain.size if plain is not None else MAX_INDEX
+    component = path.removesuffix("/Packages").rpartition("/binary-")[0]
+    return _Wanted(path, tuple(forms), size, component) if forms else None
 
 
 def _unpack(form: str, blob: Blob, wanted: _Wanted, source: PackageSource) -> Iterator[bytes]:
-    """(4) Yield the text of a Packages file, a blank line after it; raises MalformedInput or TrustFailure."""
+    """(4) Yield the text of a Packages file; raises MalformedInput or TrustFailure."""
     where, seen = f"{source.label} {wanted.path}{form}", 0
     try:
         with blob.open() as stream:
@@ -183,7 +185,6 @@ def _unpack(form: str, blob: Blob, wanted: _Wanted, source: PackageSource) -> It
                 yield piece
     except (lzma.LZMAError, zlib.error, EOFError) as error:
         raise MalformedInput(f"cannot be unpacked ({error})", file=where) from error
-    yield b"\n\n"
 
 
 def _inflate(form: str, stream: BinaryIO) -> Iterator[bytes]:

@@ -1,7 +1,8 @@
 """The compact form of Packages files in which a package is found by name without loading the file.
 
 Owns writing it from the text of Packages files in one pass with flat memory, and looking names up. Keeps only the
-fields that planning and fetching need. Fields are taken in their canonical spelling, as every archive tool writes them.
+fields that planning and fetching need, and adds each stanza's component. Fields are taken in their canonical spelling,
+as every archive tool writes them.
 Specification of what goes in: deb822(5), Debian's DebianRepository/Format page
 
 Form: MAGIC; stanzas, each after its length (4 bytes); the table of names; the table of provided names; then a footer:
@@ -39,13 +40,24 @@ KEPT = (
     b"Size",
     b"SHA256",
 )
+COMPONENT = b"Component"  # not one of KEPT: what a stanza itself says there is dropped
 _PREFIXES = frozenset((name + b":")[:5] for name in KEPT)
 _FOOTER = struct.Struct("<QQQQ8s")
 _LENGTH = struct.Struct("<I")
 
 
 def write_stanzas(pieces: Iterable[bytes], spool: BinaryIO, where: str) -> int:
-    """Write the stanzas of Packages text (in pieces of any size) to `spool` from its start; returns how many.
+    """Write the stanzas of one Packages text, of no named component: see `write_texts`."""
+    return write_texts([("", pieces)], spool, where)
+
+
+def write_texts(texts: Iterable[tuple[str, Iterable[bytes]]], spool: BinaryIO, where: str) -> int:
+    """Write the stanzas of Packages texts to `spool` from its start; returns how many.
+
+    Args:
+        texts: each with its component's name, which its stanzas get as a field, and its pieces of any size.
+        spool: a file.
+        where: the source's name in error messages.
 
     Raises MalformedInput for a stanza without a name, ResourceExhausted past the size that the form can hold.
     """
@@ -54,12 +66,13 @@ def write_stanzas(pieces: Iterable[bytes], spool: BinaryIO, where: str) -> int:
     spool.write(MAGIC)
     offset = len(MAGIC)
     names, provided = array("Q"), array("Q")
-    for batch in _batches(pieces):
+    for mark, batch in _marked_batches(texts):
         output: list[bytes] = []
         for stanza in batch:
             kept = _keep(stanza)
             if not kept:
                 continue
+            kept += mark
             entry = b"\n".join(kept)
             names.append(zlib.crc32(_name(kept, where)) << 32 | offset)
             for name in _provides(entry):
@@ -75,6 +88,13 @@ def write_stanzas(pieces: Iterable[bytes], spool: BinaryIO, where: str) -> int:
     spool.write(_FOOTER.pack(offset, len(names), first, len(provided), MAGIC))
     spool.flush()
     return len(names)
+
+
+def _marked_batches(texts: Iterable[tuple[str, Iterable[bytes]]]) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    for component, pieces in texts:
+        mark = [b"%s: %s" % (COMPONENT, component.encode())] if component else []
+        for batch in _batches(pieces):
+            yield mark, batch
 
 
 def _batches(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:

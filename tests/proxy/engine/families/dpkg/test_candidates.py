@@ -1,21 +1,16 @@
 """Which version is chosen, by apt's rules; apt itself is asked in the end."""
 
 import io
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 from proxy.engine.families.dpkg.candidates import available, choose
 from proxy.engine.families.dpkg.spool import write_stanzas
 from proxy.engine.family import Blob, Candidate, Distribution, Installed, Package, PackageIndex, PackageSource
-from tests.simulators.debian_source import Deb, DebianSource, Suite
-from tests.simulators.private_apt import private_apt, render_status
 from tests.simulators.rootfs import rootfs_of
-from tests.support import require_tool
 
 BOOKWORM = Distribution("debian", "12", "bookworm")
 DATE = datetime(2026, 1, 1, tzinfo=UTC)
@@ -89,9 +84,26 @@ def test_backports_do_not_replace_a_release_version_but_do_follow_their_own() ->
     assert choose(NOTHING, own, [index("experimental", "a 2 amd64", facts={"NotAutomatic": "yes"})]) == {}
 
 
-def test_a_phased_update_is_named_as_blocked() -> None:
-    chosen = choose(NOTHING, installed("a"), [index("x", "a 2 amd64", more="Phased-Update-Percentage: 40\n")])
-    assert chosen["a"].blocked == "2 is a phased update, at 40 % so far"
+@pytest.mark.parametrize(
+    ("path", "data", "reason"),
+    [
+        ("etc/hostname", b"x", ""),
+        ("etc/machine-id", b"uninitialized\n", ""),
+        ("etc/machine-id", b"0123456789abcdef0123456789abcdef\n", "has a machine-id, by which apt draws lots"),
+        ("etc/apt/apt.conf", b'APT::Get::Never-Include-Phased-Updates "1";', "Never-Include-Phased-Updates"),
+        ("etc/apt/apt.conf.d/10id", b'APT::Machine-ID "abc";', "has a machine-id, by which apt draws lots"),
+        ("etc/apt/apt.conf.d/10id.bak", b'APT::Machine-ID "abc";', ""),
+    ],
+)
+def test_a_phased_update_stays_away_only_where_something_identifies_the_machine(
+    path: str, data: bytes, reason: str
+) -> None:
+    phases = index("x", "a 2 amd64", more="Phased-Update-Percentage: 40\n")
+    chosen = choose(rootfs_of({path: data}), installed("a"), [phases])
+    assert bool(chosen["a"].blocked) == bool(reason)
+    assert reason in chosen["a"].blocked
+    security = index("bookworm-security", "a 1.5 amd64", facts={"Suite": "stable-security"})
+    assert not choose(rootfs_of({path: data}), installed("a"), [phases, security])["a"].blocked
 
 
 @pytest.mark.parametrize(
@@ -122,11 +134,13 @@ def test_a_default_release_comes_before_newer_versions_elsewhere() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        b"Package: *\nPin: release x=1\nPin-Priority: 1\n",
-        b"Package: /a.*/\nPin: release n=x\nPin-Priority: 1\n",
         b"Package: a\nPin: release n=x\nPin-Priority: high\n",
-        b"Package: a\nPin: nonsense\nPin-Priority: 1\n",
-        b"Package: a\n",
+        b"Package: a\nPin: release n=x\n",
+        b"Package: a\nPin: version 1\nPin-Priority: never\n",
+        b"Pin: release n=x\nPin-Priority: 1\n",
+        b"Package: /(a)\\1/\nPin: release n=x\nPin-Priority: 1\n",
+        b"Package: a\nPin: version /[[.a.]]/\nPin-Priority: 1\n",
+        b"Package: a\nPin: release n=/" + b"x" * 280 + b"/\nPin-Priority: 1\n",
     ],
 )
 def test_preferences_that_cannot_be_followed_block_rather_than_guess(bad: bytes) -> None:
@@ -142,52 +156,3 @@ def test_every_version_on_offer_is_listed_newest_first() -> None:
         ("2", "x-security.example"),
         ("1", "bookworm.example"),
     ]
-
-
-PINS = [
-    "",
-    "Package: *\nPin: release n=testing\nPin-Priority: 100\n",
-    "Package: *\nPin: release n=testing\nPin-Priority: 99\n",
-    "Package: b\nPin: version 1.0*\nPin-Priority: 900\n",
-    "Package: a\nPin: release n=bookworm\nPin-Priority: 990\n\nPackage: *\nPin: release o=Debian\nPin-Priority: 400\n",
-]
-
-
-@pytest.mark.interop
-@pytest.mark.parametrize("preferences", PINS)
-@pytest.mark.parametrize("default", ["", "bookworm"])
-def test_apt_chooses_the_same(tmp_path: Path, preferences: str, default: str) -> None:
-    apt = require_tool("apt-cache")
-    get = require_tool("apt-get")
-    names = {"a": ("1.0-1", "2.0"), "b": ("0.5", "1.5"), "c": ("1.5", "1.4")}
-    suites = [
-        Suite("bookworm", tuple(Deb(name, both[0]) for name, both in names.items())),
-        Suite("testing", tuple(Deb(name, both[1]) for name, both in names.items()), name="testing"),
-        Suite("bpo", (Deb("a", "3"), Deb("d", "3")), name="bpo", facts=BACKPORTS),
-    ]
-    have = installed("a", "b", "c", "d")
-    with DebianSource(suites) as server:
-        lines = [f"deb [signed-by={tmp_path}/key.gpg] {server.uri} {suite.codename} main\n" for suite in suites]
-        (tmp_path / "key.gpg").write_bytes(server.keyring)
-        stanzas = "\n\n".join(Deb(item.key, item.package.version).stanza() for item in have.packages)
-        conf = private_apt(tmp_path, "".join(lines), render_status(stanzas), preferences, default)
-        subprocess.run([get, "-q", "update"], env={"APT_CONFIG": conf}, check=True, capture_output=True)
-        text = subprocess.run(
-            [apt, "policy", *names, "d"], env={"APT_CONFIG": conf, "LC_ALL": "C"}, check=True, capture_output=True
-        ).stdout.decode()
-    said = dict(zip([*names, "d"], [ln.split()[1] for ln in text.splitlines() if "Candidate:" in ln], strict=True))
-    fs = rootfs_of(
-        {
-            "etc/apt/preferences": preferences.encode(),
-            "etc/apt/apt.conf": f'APT::Default-Release "{default}";\n'.encode() if default else b"",
-        }
-    )
-    offers = [
-        index(
-            suite.codename,
-            *(f"{deb.name} {deb.version} amd64" for deb in suite.packages),
-            facts={"Suite": suite.name, **suite.facts},
-        )
-        for suite in suites
-    ]
-    assert dict.fromkeys(said, "1.0-1") | versions(choose(fs, have, offers)) == said
