@@ -22,13 +22,16 @@ mount -t tmpfs -o mode=755 dev dev
 for name in null zero full random urandom tty; do touch dev/$name; mount --bind /dev/$name dev/$name; done
 ln -s /proc/self/fd dev/fd
 mkdir -m 1777 dev/shm
-mkdir dev/apt
+mkdir dev/apt dev/pts
+mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
 mount --bind "$state" dev/apt
 mount -t proc proc proc
-mount --bind /etc/resolv.conf etc/resolv.conf
+for name in resolv.conf hosts; do mount --bind /etc/$name etc/$name; done
 umask 022
 exec chroot . /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \\
-    DEBIAN_FRONTEND=noninteractive APT_CONFIG=/dev/apt/apt.conf LC_ALL=C "$@"
+    DEBIAN_FRONTEND=noninteractive APT_CONFIG=/dev/apt/apt.conf LC_ALL=C \\
+    ${http_proxy:+http_proxy="$http_proxy"} ${no_proxy:+no_proxy="$no_proxy"} "$@"
 """
 APT_CONF = """
 Dir::State::lists "/dev/apt/lists";

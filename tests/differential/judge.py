@@ -4,6 +4,7 @@ Owns the order of steps and the verdict. What apt's own `upgrade` would do is th
 pinned on apt's side, so that both do the same set, and is counted against the coverage.
 """
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from tests.differential.database import compare_databases
 from tests.differential.image import Patched, patch, unpack, write_image
 from tests.differential.offers import offer, state_of
 from tests.differential.roots import Root
-from tests.differential.trees import CACHE, scratch_folder
+from tests.differential.trees import scratch_folder
 
 UPGRADE = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", "upgrade")
 
@@ -78,8 +79,8 @@ def judge(root: Root, folder: Path) -> Verdict:
     with offer(root, folder) as offered:
         watch.lap("build")
         image = write_image(offered.layers, folder / "image")
-        settings = {"cache": str(CACHE / "proxy"), "sources": dict(offered.settings)}
-        result = patch(image, folder / "out", settings)
+        result = patch(image, folder / "out", {"cache": str(folder / "cache"), "sources": dict(offered.settings)})
+        shutil.rmtree(folder / "cache")
         watch.lap("patch")
         ours, theirs = folder / "patched", folder / "apt"
         unpack(image, theirs, folder)

@@ -6,7 +6,7 @@ Owns what admend and apt are both told: a layer with the source list (and the ke
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from proxy.engine.family import Distribution, PackageSource
 from proxy.engine.rootfs import RootFS
 from proxy.machine import read_settings
 from proxy.serve import machine_platform
+from tests.differential.handmade import NEW, OWNER, PACKAGES, build_handmade, install_handmade
 from tests.differential.newer import build_newer, render_pocket
 from tests.differential.roots import Root
 from tests.differential.trees import CACHE, KEYRING, kept, pack, tree_of
@@ -43,7 +44,7 @@ class Offer:
 @contextmanager
 def offer(root: Root, folder: Path) -> Iterator[Offer]:
     """Give the sources of a root file system and its layers, for as long as they are served; `folder` is for files."""
-    if root.newer:
+    if root.newer or root.handmade:
         with _loopback(root, folder) as made:
             yield made
     else:
@@ -52,16 +53,22 @@ def offer(root: Root, folder: Path) -> Iterator[Offer]:
 
 def _machine(root: Root, folder: Path) -> Offer:
     """Return the suites of the release that the machine's archive has."""
+    named, found = _found(root)
+    uris = sorted({source.uri for source in found})
+    layers = (tree_of(root, found[0].uri), _list(folder, [(item.uri, item.suite) for item in found], root.recorded))
+    missing = tuple(source.suite for source in named if source not in found)
+    return Offer(tuple(source.suite for source in found), layers, _settings(uris), missing)
+
+
+def _found(root: Root) -> tuple[Sequence[PackageSource], list[PackageSource]]:
+    """Return the suites that the release should have, and those that the archive has; the release's is the first."""
     distribution = Distribution(root.distribution, root.version, root.suite)
     settings = read_settings(SourcesConfig())
     named, _ = image_sources(RootFS([], lambda _: b""), distribution, machine_platform().architecture, settings)
     found = sorted((source for source in named if _has(source)), key=lambda source: source.suite != root.suite)
     if not found or found[0].suite != root.suite:
         raise AssertionError(f"the machine's archive has no suite {root.suite}")
-    uris = sorted({source.uri for source in found})
-    layers = (tree_of(root, found[0].uri), _list(folder, [(item.uri, item.suite) for item in found], root.recorded))
-    missing = tuple(source.suite for source in named if source not in found)
-    return Offer(tuple(source.suite for source in found), layers, _settings(uris), missing)
+    return named, found
 
 
 def _has(source: PackageSource) -> bool:
@@ -80,9 +87,18 @@ def _settings(uris: list[str]) -> dict[str, Any]:
 @contextmanager
 def _loopback(root: Root, folder: Path) -> Iterator[Offer]:
     """Serve newer versions of a tree's own packages, half of them in the security pocket."""
-    base = tree_of(root, "")
+    about = (root, PACKAGES, OWNER)
+    made = (_found(root)[1][0].uri, install_handmade) if root.handmade else ("", None)
+    base = tree_of(root, *made, about)
+
+    def build(scratch: Path, new: Path) -> None:
+        if root.handmade:
+            build_handmade(NEW, scratch, new)
+        else:
+            build_newer(base, root.newer, scratch, new)
+
     with (
-        kept(f"{root.name}-newer", root, "", lambda scratch, new: build_newer(base, root.newer, scratch, new)) as debs,
+        kept(f"{root.name}-newer", about, "", build) as debs,
         DebianSource(()) as source,
     ):
         suites = tuple(f"{root.suite}-{pocket}" for pocket in POCKETS)

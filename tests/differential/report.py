@@ -1,7 +1,7 @@
 """The table and the differences as text. Owns wording and layout only."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from proxy.tell import table
 from tests.differential.judge import Verdict
@@ -26,10 +26,16 @@ def render_table(verdicts: Sequence[Verdict]) -> str:
         )
         for item in verdicts
     ]
-    covered, wanted = sum(item.covered for item in verdicts), sum(len(item.wanted) for item in verdicts)
+    covered, wanted = coverage(verdicts)
     faults = sum(len(item.faults) for item in verdicts)
     whole = f"coverage {share(covered, wanted)} of {wanted} upgrades; {faults} unexplained differences"
     return "\n".join([*table([HEAD, *rows]), whole])
+
+
+def coverage(verdicts: Iterable[Verdict]) -> tuple[int, int]:
+    """Return how many upgrades are covered, of how many that apt would make; packages made by hand do not count."""
+    counted = [item for item in verdicts if not item.root.handmade]
+    return sum(item.covered for item in counted), sum(len(item.wanted) for item in counted)
 
 
 def share(part: int, whole: int) -> str:

@@ -16,6 +16,10 @@ SLIM = (
     "path-include=/usr/share/doc/*/copyright",
     "path-include=/usr/share/locale/locale.alias",
 )
+EXCLUDES = (
+    "path-exclude=/usr/share/judge-excluded/*",
+    "path-include=/usr/share/judge-excluded/keep",
+)
 # What an old Ubuntu gets most often: packages that are built anew from the tree itself, in two pockets.
 NEWER = (
     *("apt", "base-files", "bash", "bsdutils", "bzip2", "coreutils", "diffutils", "dpkg", "e2fsprogs", "fdisk"),
@@ -40,6 +44,7 @@ class Root:
         dpkg: lines of dpkg's configuration, in force when it is made.
         newer: packages of it that a signed source on loopback has newer versions of; its own sources are not asked.
         recorded: a tar under the recorded data's `rootfs`, instead of one that is made.
+        handmade: whether it is the one with the packages made by hand, which count for no coverage.
         distribution: the id in its os-release.
         version: the release's number.
     """
@@ -49,6 +54,7 @@ class Root:
     include: tuple[str, ...] = ()
     dpkg: tuple[str, ...] = ()
     recorded: str = ""
+    handmade: bool = False
     newer: tuple[str, ...] = ()
     distribution: str = "debian"
     version: str = ""
@@ -73,5 +79,6 @@ ROOTS = {
             distribution="ubuntu",
             version="20.04",
         ),
+        Root("bookworm-handmade", "bookworm", dpkg=EXCLUDES, handmade=True, version="12"),
     )
 }

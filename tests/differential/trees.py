@@ -19,11 +19,12 @@ from tests.differential.roots import Root
 from tests.support import REPOSITORY, data_path, require_tool
 
 CACHE = REPOSITORY / ".cache" / "differential"
-RECIPE = 4  # counts up when what is made here changes
+RECIPE = 5  # counts up when what is made here changes
 FRESH = 7 * 86400.0
 ROOM = 6 << 30  # bytes that must be free where the trees are extracted in memory
 MEMORY = Path("/dev/shm")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+Change = Callable[[Path, Path], None]
 TAR = ("--xattrs", "--xattrs-include=*", "--numeric-owner")
 
 
@@ -53,8 +54,11 @@ def kept(name: str, facts: object, suffix: str, make: Callable[[Path, Path], Non
         yield path
 
 
-def tree_of(root: Root, release_uri: str) -> Path:
-    """Return the tar of a root file system, made if need be; a recorded one needs no `release_uri`."""
+def tree_of(root: Root, release_uri: str, change: Change | None = None, about: object = None) -> Path:
+    """Return the tar of a root file system, made if need be; a recorded one needs no `release_uri`.
+
+    `change` is called with the tree before it is packed, and a folder for files; `about` says all that it does.
+    """
 
     def make(scratch: Path, new: Path) -> None:
         tree = scratch / "tree"
@@ -65,9 +69,11 @@ def tree_of(root: Root, release_uri: str) -> Path:
         else:
             _bootstrap(root, release_uri, tree)
         _finish(tree)
+        if change is not None:
+            change(tree, scratch)
         pack(tree, new)
 
-    with kept(root.name, (root, release_uri), ".tar", make) as path:
+    with kept(root.name, (root, release_uri, about), ".tar", make) as path:
         return path
 
 
@@ -85,9 +91,10 @@ def _finish(tree: Path) -> None:
     (tree / "etc/apt/sources.list").unlink(missing_ok=True)
     for name in ("dev", "proc", "sys", "run", "tmp"):
         (tree / name).mkdir(exist_ok=True)
-    resolv = tree / "etc/resolv.conf"
-    resolv.unlink(missing_ok=True)
-    resolv.write_text("")
+    for name in ("resolv.conf", "hosts"):
+        path = tree / "etc" / name
+        path.unlink(missing_ok=True)
+        path.write_text("")
 
 
 def pack(tree: Path, path: Path) -> None:
