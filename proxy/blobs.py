@@ -14,7 +14,7 @@ import os
 import stat
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
 from proxy.errors import MalformedInput, ResourceExhausted, TrustFailure
@@ -118,7 +118,14 @@ class BlobStore:
         return digest in self._pins
 
     async def ingest(
-        self, digest: Digest, size: int | None, stream: AsyncIterator[bytes], where: str, limit: int
+        self,
+        digest: Digest,
+        size: int | None,
+        stream: AsyncIterator[bytes],
+        where: str,
+        limit: int,
+        *,
+        watch: Callable[[Path, int], None] | None = None,
     ) -> Path:
         """Read a stream into the store; several at once for one digest read one stream.
 
@@ -128,6 +135,7 @@ class BlobStore:
             stream: the bytes; closed when they are not needed.
             where: the stream's name in error messages.
             limit: the most bytes accepted when `size` is None.
+            watch: told after every piece where the bytes are gathered, unchecked so far, and how many there are.
 
         Raises:
             TrustFailure: size or digest is wrong.
@@ -141,6 +149,8 @@ class BlobStore:
             with contextlib.closing(Incoming(self, digest.algorithm, check, size or 0)) as incoming:
                 async for piece in stream:
                     await incoming.append(piece)
+                    if watch is not None:
+                        watch(incoming.path, incoming.size)
                 await incoming.commit()
         return self.path(digest)
 

@@ -51,6 +51,11 @@ class Incoming:
         """How many bytes have come in."""
         return self._partial.size
 
+    @property
+    def path(self) -> Path:
+        """Where the bytes are gathered."""
+        return self._partial.path
+
     def _reserve(self, size: int) -> None:
         if size > self._reserved:
             self._store.reserve(size - self._reserved)

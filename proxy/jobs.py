@@ -39,9 +39,10 @@ from proxy.engine.layerindex import LayerIndex
 from proxy.engine.plan import PlanPolicy, plan_upgrades
 from proxy.engine.rootfs import RootFS
 from proxy.engine.scan import extract_layer, scan_layer
-from proxy.engine.tar import Span
+from proxy.engine.tar import Readable, Span
 from proxy.errors import MalformedInput, Unsupported
 from proxy.files import Abandoned, writing
+from proxy.growing import GrowingFile, Stalled
 from proxy.payloads import parse_payload, render_payload
 
 SPAN_CHUNK = 1 << 20
@@ -128,13 +129,33 @@ class Image:
 
 def scan(*, root: str, layer: str, media_type: str, where: str, name: str) -> Any:
     """Scan the layer file `layer` (an absolute path) into `<name>.index` and `<name>.captures`."""
+    with Path(layer).open("rb") as stream:
+        return _scan(stream, root, media_type, where, name, name)
+
+
+def scan_early(
+    *, root: str, layer: str, partial: str, size: int, media_type: str, where: str, name: str, out: str
+) -> Any:
+    """Scan a layer that is still being written to `partial` and becomes `layer` when it has `size` bytes.
+
+    As `scan`, but into `<out>.index` and `<out>.captures`, since nobody has checked the layer's digest so far; they
+    are right under `name` once it was. Returns None where the writer is too slow to wait for.
+    """
+    try:
+        with GrowingFile(Path(partial), Path(layer), size) as stream:
+            return _scan(stream, root, media_type, where, name, out)
+    except (Stalled, FileNotFoundError):
+        return None
+
+
+def _scan(stream: Readable, root: str, media_type: str, where: str, name: str, out: str) -> Any:  # noqa: PLR0917
     base = Path(root)
-    with Path(layer).open("rb") as stream, writing(base / f"{name}.captures") as captures:
+    with writing(base / f"{out}.captures") as captures:
         index = scan_layer(
             stream, media_type, keep=_kept, captures=captures, captures_name=f"{name}.captures", where=where
         )
-    with writing(base / f"{name}.index") as out:
-        out.write(index.render())
+    with writing(base / f"{out}.index") as file:
+        file.write(index.render())
     return encode(Scanned(str(index.diff_id), len(index.entries)))
 
 
@@ -241,7 +262,9 @@ def build(
     return encode(Built(layer, judged.judgements))
 
 
-JOBS: Mapping[str, Callable[..., Any]] = {job.__name__: job for job in (scan, inspect, refresh, plan, unpack, build)}
+JOBS: Mapping[str, Callable[..., Any]] = {
+    job.__name__: job for job in (scan, scan_early, inspect, refresh, plan, unpack, build)
+}
 
 
 def family_named(name: str) -> Family:

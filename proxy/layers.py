@@ -1,9 +1,12 @@
 """An image's blobs on this machine: pulled into the blob store, its layers scanned once each.
 
 Owns the pairing of pull and scan. A layer's scan is cached by its digest, since base layers are shared; it is done
-in a worker and checked against the config's diff_id on every use.
+in a worker, if the pull is fast while it goes on (see `earlyscan`), and checked against the config's diff_id on every
+use. Of all images together `PULLS` blobs are pulled at once: each holds some memory, whatever an image's layers are.
 """
 
+import asyncio
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 from proxy.blobs import BlobStore
 from proxy.codec import decode, encode
 from proxy.derived import mark_used
+from proxy.earlyscan import EarlyScan
 from proxy.engine.image import ImageConfig, parse_config
 from proxy.errors import MalformedInput, TrustFailure
 from proxy.files import writing
@@ -23,6 +27,7 @@ from proxy.phases import Phases
 from proxy.pool import WorkerPool
 
 MAX_CONFIG = 8 << 20  # bytes; containerd reads at most as much
+PULLS = 4
 MAX_LAYER = 32 << 30  # bytes of one compressed layer
 
 
@@ -31,6 +36,7 @@ class Layers:
 
     def __init__(self, root: Path, store: BlobStore, pool: WorkerPool) -> None:
         self._root, self._store, self._pool = root, store, pool
+        self._pulls = asyncio.Semaphore(PULLS)
         self._scans: SingleFlight[Digest, Scanned] = SingleFlight()
 
     async def read_config(self, source: ImageSource, manifest: Manifest) -> tuple[bytes, ImageConfig]:
@@ -57,9 +63,10 @@ class Layers:
 
         async def one(descriptor: Descriptor, diff_id: Digest) -> LayerFile:
             nonlocal pulled
-            path = await self.pull(source, descriptor)
-            pulled = time.perf_counter()
-            scanned = await self._scans.run(descriptor.digest, lambda: self._scan(descriptor, path))
+            with contextlib.closing(self._early_scan(descriptor)) as early:
+                path = await self.pull(source, descriptor, early)
+                pulled = time.perf_counter()
+                scanned = await self._scans.run(descriptor.digest, lambda: self._scan(descriptor, path, early))
             if scanned.diff_id != str(diff_id):
                 message = f"uncompressed it is {scanned.diff_id}, the image's config says {diff_id}"
                 raise TrustFailure(f"layer {descriptor.digest}: {message}; refused")
@@ -70,28 +77,39 @@ class Layers:
         phases.add("index", pulled, time.perf_counter())
         return tuple(files)
 
-    async def pull(self, source: ImageSource, descriptor: Descriptor) -> Path:
+    def _early_scan(self, descriptor: Descriptor) -> EarlyScan:
+        name, final = _name(descriptor.digest), self._store.final(descriptor.digest)
+        return EarlyScan(self._pool, self._root, descriptor, final, name, needed=not self._known(name).exists())
+
+    def _known(self, name: str) -> Path:
+        return self._root / f"{name}.json"
+
+    async def pull(self, source: ImageSource, descriptor: Descriptor, early: EarlyScan | None = None) -> Path:
         """Return the local file of a blob, pulled first unless it is here; the store checks digest and size."""
         if self._store.has(descriptor.digest, descriptor.size):
             return self._store.path(descriptor.digest)
         where = f"blob {descriptor.digest}"
-        stream = source.stream_blob(descriptor)
-        return await self._store.ingest(descriptor.digest, descriptor.size, stream, where, MAX_LAYER)
+        watch = early.watch if early else None
+        async with self._pulls:
+            stream = source.stream_blob(descriptor)
+            return await self._store.ingest(descriptor.digest, descriptor.size, stream, where, MAX_LAYER, watch=watch)
 
-    async def _scan(self, descriptor: Descriptor, path: Path) -> Scanned:
+    async def _scan(self, descriptor: Descriptor, path: Path, early: EarlyScan) -> Scanned:
         name = _name(descriptor.digest)
-        known = self._root / f"{name}.json"
+        known = self._known(name)
         if mark_used(known):
             return decode(Scanned, json.loads(known.read_bytes()), str(known))
-        answer = await self._pool.run(
-            "scan",
-            root=str(self._root),
-            layer=str(path),
-            media_type=descriptor.media_type,
-            where=f"layer {descriptor.digest}",
-            name=name,
-        )
-        scanned = decode(Scanned, answer, "scan")
+        scanned = await early.take()
+        if scanned is None:
+            answer = await self._pool.run(
+                "scan",
+                root=str(self._root),
+                layer=str(path),
+                media_type=descriptor.media_type,
+                where=f"layer {descriptor.digest}",
+                name=name,
+            )
+            scanned = decode(Scanned, answer, "scan")
         with writing(known) as out:
             out.write(json.dumps(encode(scanned)).encode())
         return scanned

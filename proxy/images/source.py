@@ -17,7 +17,7 @@ class ImageSource(Protocol):
         ...
 
     def stream_blob(self, descriptor: Descriptor) -> AsyncGenerator[bytes, None]:
-        """Yield a blob's bytes; size and digest hold when the stream ends without error."""
+        """Yield a blob's bytes; the size holds when the stream ends without error, the digest is for the blob store."""
         ...
 
 
@@ -32,5 +32,5 @@ class RegistryImage:
         return await self._registry.get_manifest(self.ref.with_digest(digest) if digest else self.ref)
 
     def stream_blob(self, descriptor: Descriptor) -> AsyncGenerator[bytes, None]:
-        """Yield a blob's bytes, checked."""
-        return self._registry.stream_blob(self.ref, descriptor)
+        """Yield a blob's bytes; its digest is not checked twice."""
+        return self._registry.stream_blob(self.ref, descriptor, hashed=False)

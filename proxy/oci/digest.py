@@ -38,22 +38,20 @@ class Digest:
         return f"{self.algorithm}:{self.hex}"
 
 
-class DigestCheck:
-    """Checks a stream piece by piece: no more than `size` bytes (when known), and `expected` at the end.
+class SizeCheck:
+    """Counts a stream piece by piece: no more than `size` bytes (when known), and exactly as many at the end.
 
     Args:
-        expected: the digest that the whole stream must have, or None to compute SHA-256 without a check.
         size: the exact number of bytes expected, or None.
         limit: the most bytes that are accepted when `size` is None.
         where: the stream's name in error messages.
     """
 
-    __slots__ = ("_exact", "_expected", "_hash", "_limit", "_where", "seen")
+    __slots__ = ("_exact", "_limit", "_where", "seen")
 
-    def __init__(self, expected: Digest | None, *, size: int | None, limit: int, where: str) -> None:
-        self._expected, self._exact, self._where = expected, size, where
+    def __init__(self, *, size: int | None, limit: int, where: str) -> None:
+        self._exact, self._where = size, where
         self._limit = limit if size is None else size
-        self._hash = hashlib.new(expected.algorithm if expected else "sha256")
         self.seen = 0
 
     def update(self, piece: bytes) -> None:
@@ -61,12 +59,32 @@ class DigestCheck:
         self.seen += len(piece)
         if self.seen > self._limit:
             raise TrustFailure(f"{self._where}: longer than the {self._limit} bytes it may have; refused")
+
+    def finish(self) -> object:
+        """Say that all pieces were there; raises TrustFailure when the size is not the expected one."""
+        if self._exact is not None and self.seen != self._exact:
+            raise TrustFailure(f"{self._where}: {self.seen} bytes, but {self._exact} were announced; refused")
+        return None
+
+
+class DigestCheck(SizeCheck):
+    """Checks size and digest of a stream: `expected` must come out at the end, or None computes SHA-256 only."""
+
+    __slots__ = ("_expected", "_hash")
+
+    def __init__(self, expected: Digest | None, *, size: int | None, limit: int, where: str) -> None:
+        super().__init__(size=size, limit=limit, where=where)
+        self._expected = expected
+        self._hash = hashlib.new(expected.algorithm if expected else "sha256")
+
+    def update(self, piece: bytes) -> None:
+        """Take the next piece; raises TrustFailure as soon as the stream is longer than it may be."""
+        super().update(piece)
         self._hash.update(piece)
 
     def finish(self) -> Digest:
         """Return the digest of all pieces; raises TrustFailure when size or digest is not the expected one."""
-        if self._exact is not None and self.seen != self._exact:
-            raise TrustFailure(f"{self._where}: {self.seen} bytes, but {self._exact} were announced; refused")
+        super().finish()
         found = Digest(self._hash.name, self._hash.hexdigest())
         if self._expected is not None and found != self._expected:
             raise TrustFailure(f"{self._where}: digest is {found}, expected {self._expected}; refused")

@@ -39,9 +39,14 @@ class Registry:
         """Return the descriptor of what `ref` names, or None; asks by GET where HEAD says too little."""
         return await pull.head_manifest(self._session, ref)
 
-    def stream_blob(self, name: ImageRef, descriptor: Descriptor) -> AsyncGenerator[bytes, None]:
-        """Yield a blob's bytes; the size is never exceeded, and the digest holds when the stream ends without error."""
-        return pull.stream_blob(self._session, name, descriptor)
+    def stream_blob(
+        self, name: ImageRef, descriptor: Descriptor, *, hashed: bool = True
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield a blob's bytes; the size is never exceeded, and the digest holds when the stream ends without error.
+
+        Without `hashed` the digest is the caller's to check.
+        """
+        return pull.stream_blob(self._session, name, descriptor, hashed=hashed)
 
     async def has_blob(self, name: ImageRef, digest: Digest) -> bool:
         """Say whether the repository has a blob."""

@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 from proxy.egress import Purpose, Response, StreamedResponse
 from proxy.errors import AdmendError, MalformedInput, TrustFailure, UpstreamRefused, UpstreamUnavailable
-from proxy.oci.digest import Digest, DigestCheck
+from proxy.oci.digest import Digest, DigestCheck, SizeCheck
 from proxy.oci.manifest import ACCEPT, MAX_MANIFEST, Descriptor, Index, Manifest, parse_manifest
 from proxy.oci.reference import ImageRef
 from proxy.registry.auth import Scope
@@ -91,13 +91,17 @@ async def has_blob(session: Session, name: ImageRef, digest: Digest, *, actions:
         raise session.refusal(name, answer.status, b"", f"blob {digest} of {name.name}")
 
 
-async def stream_blob(session: Session, name: ImageRef, descriptor: Descriptor) -> AsyncGenerator[bytes, None]:
+async def stream_blob(
+    session: Session, name: ImageRef, descriptor: Descriptor, *, hashed: bool = True
+) -> AsyncGenerator[bytes, None]:
     """Yield a blob's bytes; size and digest are checked by the time the last piece was taken.
 
-    Tries the descriptor's `urls` where the registry does not have the blob.
+    Tries the descriptor's `urls` where the registry does not have the blob. Without `hashed` the caller checks the
+    digest, as a blob store does while it writes.
     """
-    where = f"blob {descriptor.digest} of {name.name}"
-    check = DigestCheck(descriptor.digest, size=descriptor.size, limit=descriptor.size, where=where)
+    where, size = f"blob {descriptor.digest} of {name.name}", descriptor.size
+    bound = SizeCheck(size=size, limit=size, where=where)
+    check = DigestCheck(descriptor.digest, size=size, limit=size, where=where) if hashed else bound
     urls = ["", *descriptor.urls[:MAX_URLS]]
     idle = cuts = 0
     while True:
