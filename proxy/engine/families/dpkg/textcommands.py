@@ -1,423 +1,373 @@
-"""Commands that read and print, with what they print where that is certain: cat, grep, sed, cut, head, sort...
+"""Commands of scripts that take text and give text: grep, cut, tr, head, tail, sort, uniq, wc, cat, basename...
 
-What a command may print is known only if all that it reads is known, and the form of the command is one of those
-below. Everything else that can only read (see `readers`) prints what is not known.
-Specification: POSIX.1-2017 Utilities
+Owns one function per command: arguments in, output and exit status out. Only forms whose output is certain are done;
+any other option is refused with `NotReproduced`. They run in the C locale, as maintainer scripts are run by apt.
+Specification: POSIX.1-2017 Utilities, GNU coreutils and grep manuals
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import md5, sha1, sha256
 
-from proxy.engine.families.dpkg.call import Call, Command, Verdict, placed
-from proxy.engine.tar import Kind
+from proxy.engine.families.dpkg.awk import run_awk
+from proxy.engine.families.dpkg.findings import NotReproduced
+from proxy.engine.families.dpkg.posixregex import translate
+
+Read = Callable[[str], str | None]
+MAX_TEXT = 8 << 20  # characters a single command may take
 
 
-class Unclear(Exception):
-    """What the command prints is not known."""
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a command prints, and its exit status."""
+
+    text: str = ""
+    status: int = 0
 
 
-def _text(call: Call, files: list[str]) -> str:
-    """Return what the files hold, or the standard input if there is none; a file that is missing is an error."""
-    if not files or files == ["-"]:
-        found = call.source.rest()
+def _options(name: str, words: Sequence[str], plain: str, valued: str = "") -> tuple[dict[str, list[str]], list[str]]:
+    """Split words into options (letter to values) and operands; options may follow operands, as in GNU's tools."""
+    found: dict[str, list[str]] = {}
+    operands: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            operands += rest
+            break
+        if not word.startswith("-") or word == "-":
+            operands.append(word)
+            continue
+        if word.startswith("--"):
+            raise NotReproduced(f"{name} {word}")
+        letters = word[1:]
+        while letters:
+            letter, letters = letters[0], letters[1:]
+            if letter in valued:
+                if not letters and not rest:
+                    raise NotReproduced(f"{name} {word}")
+                found.setdefault(letter, []).append(letters or rest.pop(0))
+                letters = ""
+            elif letter in plain:
+                found.setdefault(letter, [])
+            else:
+                raise NotReproduced(f"{name} {word}")
+    return found, operands
+
+
+def _text(name: str, operands: Sequence[str], read: Read) -> str:
+    """Return the files one after another, or the standard input."""
+    texts: list[str] = []
+    for path in operands or ["-"]:
+        found = read(path)
         if found is None:
-            raise Unclear
-        return found
-    texts = []
-    for path in files:
-        if not placed(path):
-            raise Unclear
-        data = call.stage.read(path)
-        if data is None:
-            raise Missing
-        texts.append(data.decode("utf-8", "surrogateescape"))
-    return "".join(texts)
-
-
-class Missing(Exception):
-    """A file is not there."""
+            raise NotReproduced(f"{name} {path}, which is not there")
+        texts.append(found)
+    text = "".join(texts)
+    if len(text) > MAX_TEXT:
+        raise NotReproduced(f"{name} of more than {MAX_TEXT >> 20} MiB")
+    return text
 
 
 def _lines(text: str) -> list[str]:
-    return text.removesuffix("\n").split("\n") if text else []
+    lines = text.split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
 
 
-def _say(call: Call, lines: list[str]) -> None:
-    call.output("".join(f"{line}\n" for line in lines))
+def _joined(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
 
 
-def _cat(call: Call) -> Verdict:
-    split = call.options("")
-    if split is None:
-        raise Unclear
-    call.output(_text(call, split[1]))
-    return True
+_GREP_LONG = {"--quiet": "-q", "--silent": "-q", "--no-messages": "-s", "--invert-match": "-v", "--ignore-case": "-i"}
+_GREP_LONG |= {"--extended-regexp": "-E", "--fixed-strings": "-F", "--count": "-c", "--line-regexp": "-x"}
+_GREP_LONG |= {"--word-regexp": "-w", "--only-matching": "-o", "--no-filename": "-h", "--files-with-matches": "-l"}
 
 
-def _grep(call: Call) -> Verdict:
-    letters, words = _grep_options(call)
-    if not words:
-        raise Unclear
-    pattern = _regex(words[0], extended="E" in letters, fixed="F" in letters)
-    if "x" in letters:
-        pattern = f"(?:{pattern})\\Z"
-    if "w" in letters:
-        pattern = rf"(?<!\w)(?:{pattern})(?!\w)"
-    flags = re.IGNORECASE if "i" in letters else 0
-    find = re.compile(pattern, flags)
-    try:
-        lines = _lines(_text(call, words[1:]))
-    except Missing:
-        return False
-    hits = [
-        line for line in lines if bool((find.match if "x" in letters else find.search)(line)) is not ("v" in letters)
-    ]
-    if "q" not in letters:
-        if len(words) > 2:  # noqa: PLR2004 - it would print the file's name before the line
-            raise Unclear
-        _say(call, [str(len(hits))] if "c" in letters else hits)
-    return bool(hits)
-
-
-def _grep_options(call: Call) -> tuple[str, list[str]]:
-    words = call.known()
-    if words is None:
-        raise Unclear
-    letters = {"egrep": "E", "fgrep": "F"}.get(call.name, "")
-    rest: list[str] = []
-    while words:
-        word = words.pop(0)
-        if word == "--":
-            return letters, rest + words
-        if word in {"--quiet", "--silent"}:
-            letters += "q"
-        elif re.fullmatch(r"-[qsEFixvwc]*e?", word) and word != "-":
-            letters += word[1:].removesuffix("e")
-            if word.endswith("e"):
-                rest[:0] = words[:1]
-                return letters, rest + [other for other in words[1:] if not other.startswith("-")]
-        elif word.startswith("-") and word != "-":
-            raise Unclear
-        else:
-            rest.append(word)
-    return letters, rest
-
-
-def _regex(text: str, *, extended: bool, fixed: bool) -> str:
-    """Return a POSIX regular expression as Python writes it; raises Unclear for what may differ."""
-    if fixed:
-        return re.escape(text)
-    out, at = "", 0
-    while at < len(text):
-        two, one = text[at : at + 2], text[at]
-        if one == "[":
-            match = re.match(r"\[\^?\]?[^\]\[]*(?:\[:\w+:\][^\]\[]*)*\]", text[at:])
-            if match is None:
-                raise Unclear
-            out += _bracket(match[0])
-            at += match.end()
+def _grep(words: Sequence[str], read: Read, *, kind: str = "") -> Reply:
+    told = [_GREP_LONG.get(word, word) for word in words]
+    options, operands = _options("grep", told, "qsvivEFGcxwohnlL", "em")
+    patterns = options.get("e") or operands[:1]
+    files = operands if "e" in options else operands[1:]
+    if not patterns or set("onLm") & set(options):
+        return _grep_more(options, patterns, files, read, kind)
+    matches = _matcher(patterns, options, kind)
+    count, out, named, missing = 0, [], [], False
+    for path in files or ["-"]:
+        text = read(path)
+        if text is None:
+            missing = True
             continue
-        if one == "\\":
-            if len(two) < 2 or two[1] in "<>bBwWsS'`123456789{}":  # noqa: PLR2004
-                raise Unclear
-            special = two[1] in "()|+?"
-            out += two[1] if special and not extended else re.escape(two[1])
-            at += 2
+        found = [line for line in _lines(text) if matches(line) is not ("v" in options)]
+        count += len(found)
+        named += [path] if found else []
+        label = f"{path}:" if len(files) > 1 and "h" not in options else ""
+        out += [f"{label}{len(found)}"] if "c" in options else [f"{label}{line}" for line in found]
+    if "q" in options:
+        return Reply("", 0 if count else 2 if missing else 1)
+    return Reply(_joined(named if "l" in options else out), 2 if missing else 0 if count else 1)
+
+
+def _grep_more(
+    options: Mapping[str, Sequence[str]], patterns: Sequence[str], files: Sequence[str], read: Read, kind: str
+) -> Reply:
+    """Handle `grep -o` of one file and one pattern, and `grep -m`; other rare forms are refused."""
+    limit = int(options["m"][0]) if "m" in options and options["m"][0].isdigit() else None
+    if not patterns or len(files) > 1 or set("nLcxwlv") & set(options) or len(patterns) > 1:
+        raise NotReproduced("grep " + " ".join(f"-{letter}" for letter in options))
+    extended = "E" in options or kind == "E"
+    source = re.escape(patterns[0]) if "F" in options or kind == "F" else None
+    regex = translate(patterns[0], extended=extended, ignore_case="i" in options) if source is None else None
+    if regex is not None and regex.alternates and "o" in options:
+        raise NotReproduced(f"grep -o {patterns[0][:60]}")
+    pattern = regex.pattern if regex is not None else re.compile(source or "")
+    lines = [line for line in _lines(_text("grep", files, read)) if pattern.search(line)][:limit]
+    out = [match[0] for line in lines for match in pattern.finditer(line) if match[0]] if "o" in options else lines
+    return Reply("" if "q" in options else _joined(out), 0 if lines else 1)
+
+
+def _matcher(patterns: Sequence[str], options: Mapping[str, Sequence[str]], kind: str) -> Callable[[str], bool]:
+    fixed, extended = "F" in options or kind == "F", "E" in options or kind == "E"
+    found: list[re.Pattern[str]] = []
+    for pattern in "\n".join(patterns).split("\n"):
+        if fixed:
+            source = re.escape(pattern)
+        else:
+            source = translate(pattern, extended=extended).pattern.pattern
+        if "x" in options:
+            source = rf"\A(?:{source})\Z"
+        elif "w" in options:
+            source = rf"(?<!\w)(?:{source})(?!\w)"
+        found.append(re.compile(source, re.ASCII | (re.IGNORECASE if "i" in options else 0)))
+    return lambda line: any(pattern.search(line) is not None for pattern in found)
+
+
+def _cut(words: Sequence[str], read: Read) -> Reply:
+    options, operands = _options("cut", words, "s", "dfcb")
+    text = _text("cut", operands, read)
+    kept = options.get("f") or options.get("c") or options.get("b")
+    if not kept or len(set("fcb") & set(options)) != 1:
+        raise NotReproduced("cut without a list")
+    ranges = list(_ranges(kept[-1]))
+    delimiter = options.get("d", ["\t"])[-1]
+    lines: list[str] = []
+    for line in _lines(text):
+        if "f" in options and delimiter not in line:
+            lines += [] if "s" in options else [line]
             continue
-        if (
-            (one in "()|+?{}" and not extended)
-            or (one == "*" and (not out or out.endswith(("(", "|")) or out == "^"))
-            or (one == "^" and out and not out.endswith(("(", "|")))
-            or (one == "$" and at + 1 < len(text) and text[at + 1] not in ")|\\")
-        ):
-            out += re.escape(one)
-        else:
-            out += "\\Z" if one == "$" else one
-        at += 1
-    return out
+        parts = line.split(delimiter) if "f" in options else list(line)
+        chosen = [part for at, part in enumerate(parts, 1) if any(low <= at <= high for low, high in ranges)]
+        lines.append((delimiter if "f" in options else "").join(chosen))
+    return Reply(_joined(lines))
 
 
-_CLASSES = {"space": r"\s", "digit": "0-9", "alpha": "A-Za-z", "alnum": "A-Za-z0-9", "blank": r" \t", "upper": "A-Z",
-            "lower": "a-z"}  # fmt: skip
+def _ranges(text: str) -> Iterator[tuple[int, int]]:
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]*)(-?)([0-9]*)", part)
+        if match is None or not (match[1] or match[3]):
+            raise NotReproduced(f"cut of {text}")
+        low = int(match[1] or 1)
+        yield low, (int(match[3]) if match[3] else 1 << 30) if match[2] else low
 
 
-def _bracket(text: str) -> str:
-    inner = text[1:-1]
-    negated = inner.startswith("^")
-    inner = inner.removeprefix("^")
-    parts = []
-    for part in re.split(r"(\[:\w+:\])", inner):
-        if part.startswith("[:"):
-            if part[2:-2] not in _CLASSES:
-                raise Unclear
-            parts.append(_CLASSES[part[2:-2]])
-        else:
-            parts.append(re.sub(r"[\\\]\[&|~^]", r"\\\g<0>", part))
-    return f"[{'^' if negated else ''}{''.join(parts)}]"
-
-
-_SUBSTITUTE = re.compile(
-    r"s(?P<d>[^\w\s\\])(?P<old>(?:\\.|(?!(?P=d))[^\\\n])*)(?P=d)(?P<new>(?:\\.|(?!(?P=d))[^\\\n])*)(?P=d)(?P<flags>[gpI]*)"
-)
-_ADDRESSED = re.compile(r"\s*(?:/(?P<re>(?:\\.|[^/\\\n])*)/|(?P<line>[0-9]+|\$))?\s*(?P<not>!?)\s*")
-
-
-def _sed(call: Call) -> Verdict:  # noqa: C901 - its options, one by one
-    """`sed` with substitutions, deletions and prints, on files or on its input; `-i` writes the file."""
-    words = call.known()
-    if words is None:
-        raise Unclear
-    letters, scripts, files = "", [], []
-    while words:
-        word = words.pop(0)
-        if word in {"-e", "-ne", "-re", "-Ee"} and words:
-            letters += word[1:-1]
-            scripts.append(words.pop(0))
-        elif re.fullmatch(r"-[nrEi]+", word):
-            letters += word[1:]
-        elif word.startswith("-") and word != "-":
-            raise Unclear
-        else:
-            files.append(word)
-    if not scripts:
-        scripts.append(files.pop(0) if files else "")
-    steps = [step for script in scripts for step in _parse_sed(script, extended=bool(set("rE") & set(letters)))]
-    if "i" in letters:
-        for path in files:
-            text = _text(call, [path])
-            edited = _run_sed(text, steps, quiet="n" in letters)
-            there = call.stage.get(path)
-            if there is None or there.kind is not Kind.FILE:
-                raise Unclear
-            if edited != text:
-                call.stage.write(path, edited.encode("utf-8", "surrogateescape"))
-        return True
-    call.output(_run_sed(_text(call, files), steps, quiet="n" in letters))
-    return True
-
-
-_Step = tuple[str, "re.Pattern[str] | None", str, bool, str, "re.Pattern[str] | None", str]
-
-
-def _parse_sed(script: str, *, extended: bool) -> list[_Step]:
-    steps: list[_Step] = []
-    at = 0
-    while at < len(script):
-        if script[at] in "; \n\t":
-            at += 1
-            continue
-        match = _ADDRESSED.match(script, at)
-        if match is None:
-            raise Unclear
-        at = match.end()
-        address = (
-            None
-            if match["re"] is None
-            else re.compile(_regex(match["re"].replace("\\/", "/"), extended=extended, fixed=False))
-        )
-        sub = _SUBSTITUTE.match(script, at)
-        if sub is not None:
-            d = sub["d"]
-            if "\n" in sub["old"] or re.search(r"\\[nt]", sub["old"] + sub["new"]):
-                raise Unclear
-            flags = re.IGNORECASE if "I" in sub["flags"] else 0
-            old = re.compile(_regex(sub["old"].replace(f"\\{d}", d), extended=extended, fixed=False), flags)
-            steps.append(
-                (
-                    "s",
-                    address,
-                    match["line"] or "",
-                    bool(match["not"]),
-                    sub["flags"],
-                    old,
-                    sub["new"].replace(f"\\{d}", d),
-                )
-            )
-            at = sub.end()
-        elif script[at : at + 1] in {"d", "p", "q"}:
-            steps.append((script[at], address, match["line"] or "", bool(match["not"]), "", None, ""))
-            at += 1
-        else:
-            raise Unclear
-        if at < len(script) and script[at] not in "; \n\t":
-            raise Unclear
-    return steps
-
-
-def _run_sed(text: str, steps: list[_Step], *, quiet: bool) -> str:  # noqa: C901 - a table of commands
-    out: list[str] = []
-    lines = _lines(text)
-    for number, original in enumerate(lines, 1):
-        line, deleted, ends = original, False, False
-        for kind, address, where, negated, flags, old, new in steps:
-            selected = True
-            if address is not None:
-                selected = address.search(line) is not None
-            elif where:
-                selected = number == (len(lines) if where == "$" else int(where))
-            if selected is negated:
-                continue
-            if kind == "s" and old is not None:
-                line, count = old.subn(lambda m, new=new: _fill(new, m), line, 0 if "g" in flags else 1)
-                if count and "p" in flags:
-                    out.append(line)
-            elif kind == "p":
-                out.append(line)
-            elif kind == "q":
-                ends = True
-                break
-            else:
-                deleted = True
-                break
-        if not deleted and not quiet:
-            out.append(line)
-        if ends:
-            break
-    whole = "\n".join(out)
-    return whole + "\n" if out and (text.endswith("\n") or len(out) < len(lines)) else whole
-
-
-def _fill(new: str, match: "re.Match[str]") -> str:
-    def one(part: "re.Match[str]") -> str:
-        text = part[0]
-        if text == "&":
-            return match[0]
-        if text[1].isdigit():
-            return match[int(text[1])] or ""
-        return text[1]
-
-    return re.sub(r"\\.|&", one, new)
-
-
-def _head(call: Call) -> Verdict:
-    words = call.known()
-    if words is None:
-        raise Unclear
-    count = 10
-    if words and (match := re.fullmatch(r"-n?([0-9]+)", words[0])):
-        count, words = int(match[1]), words[1:]
-    elif len(words) > 1 and words[0] == "-n" and words[1].isdigit():
-        count, words = int(words[1]), words[2:]
-    elif words and words[0].startswith("-"):
-        raise Unclear
-    lines = _lines(_text(call, words))
-    _say(call, lines[:count] if call.name == "head" else lines[-count:])
-    return True
-
-
-def _cut(call: Call) -> Verdict:
-    text = " ".join(word if word is not None else "\0" for word in call.arguments)
-    match = re.fullmatch(
-        r"(?:-d ?(?P<d>\S| ) )?-f ?(?P<f>[0-9]+(?:-[0-9]*)?)(?: -d ?(?P<e>\S))?(?P<files>(?: /\S+)*)", text
-    )
-    if match is None:
-        raise Unclear
-    sign = match["d"] or match["e"] or "\t"
-    first, dash, last = match["f"].partition("-")
-    out = []
-    for line in _lines(_text(call, match["files"].split())):
-        fields = line.split(sign)
-        end = int(last) if last else len(fields) if dash else int(first)
-        out.append(line if len(fields) == 1 else sign.join(fields[int(first) - 1 : end]))
-    _say(call, out)
-    return True
-
-
-def _sort(call: Call) -> Verdict:
-    split = call.options("u")
-    if split is None:
-        raise Unclear
-    lines = sorted(_lines(_text(call, split[1])), key=lambda line: line.encode("utf-8", "surrogateescape"))
-    _say(call, list(dict.fromkeys(lines)) if split[0] else lines)
-    return True
-
-
-def _basename(call: Call) -> Verdict:
-    words = call.known()
-    if not words or words[0].startswith("-") or len(words) > 2:  # noqa: PLR2004
-        raise Unclear
-    path = words[0].rstrip("/") or "/"
-    if call.name == "dirname":
-        call.output((path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")) + "\n")
-        return True
-    name = path.rpartition("/")[2] or "/"
-    if len(words) > 1 and name != words[1]:
-        name = name.removesuffix(words[1])
-    call.output(name + "\n")
-    return True
-
-
-def _readlink(call: Call) -> Verdict:
-    split = call.options("fnemsq")
-    if split is None or len(split[1]) != 1 or not placed(split[1][0]):
-        raise Unclear
-    letters, (path,) = split
-    if set("fem") & set(letters):
-        real = call.stage.resolve(path)
-        above = real.rpartition("/")[0]
-        if ("e" in letters and real and call.stage.get(real) is None) or (
-            "f" in letters and not call.stage.is_dir(above)
-        ):
-            return False
-        call.output(f"/{real}" + ("" if "n" in letters else "\n"))
-        return True
-    there = call.stage.get(path)
-    if there is None or there.kind is not Kind.SYMLINK:
-        return False
-    call.output(there.target + ("" if "n" in letters else "\n"))
-    return True
-
-
-def _compare(call: Call) -> Verdict:
-    """`cmp` and `diff -q`: the same content or not."""
-    words = [word for word in call.known() or () if word not in {"-s", "-q", "--quiet", "--silent", "--brief", "--"}]
-    if len(words) != 2 or not all(placed(path) for path in words):  # noqa: PLR2004
-        raise Unclear
-    one, other = (call.stage.read(path) for path in words)
-    call.output("" if one == other and one is not None else None)
-    return one == other and one is not None
-
-
-def _wc(call: Call) -> Verdict:
-    split = call.options("l")
-    if split is None or split[0] != "l" or split[1]:
-        raise Unclear
-    call.output(f"{_text(call, []).count(chr(10))}\n")
-    return True
-
-
-def _ls(call: Call) -> Verdict:
-    split = call.options("1Ad")
-    if split is None or not all(placed(path) for path in split[1]) or not split[1]:
-        raise Unclear
-    if any(call.stage.follow(path) is None for path in split[1]):
-        call.output(None)
-        return False
-    if "d" in split[0]:
-        _say(call, sorted(split[1]))
-        return True
-    if len(split[1]) > 1:
-        raise Unclear
-    names = call.stage.listdir(split[1][0]) if call.stage.is_dir(split[1][0]) else split[1]
-    _say(call, [name for name in names if "A" in split[0] or not name.startswith(".")])
-    return True
-
-
-_TEXT: Mapping[str, Command] = {
-    "cat": _cat, "grep": _grep, "egrep": _grep, "fgrep": _grep, "sed": _sed, "head": _head, "tail": _head, "cut": _cut,
-    "sort": _sort, "basename": _basename, "dirname": _basename, "readlink": _readlink, "cmp": _compare,
-    "diff": _compare, "wc": _wc, "ls": _ls,
+_TR_CLASSES = {
+    "upper": "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "lower": "abcdefghijklmnopqrstuvwxyz", "digit": "0123456789",
+    "space": "\t\n\v\f\r ", "blank": "\t ", "punct": "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",
 }  # fmt: skip
 
 
-def read_and_print(call: Call) -> Verdict | str:
-    """Carry out one of the commands here; returns ``""`` if it is none of them, or its output is not known."""
-    command = _TEXT.get(call.name)
-    if command is None:
-        return ""
-    try:
-        return command(call)
-    except Missing:
-        return False
-    except (Unclear, re.error):
-        return ""
+def _tr_set(text: str) -> str:
+    out, at = "", 0
+    while at < len(text):
+        match = re.compile(r"\[:(\w+):\]").match(text, at)
+        if match is not None and match[1] in _TR_CLASSES:
+            out += _TR_CLASSES[match[1]]
+            at = match.end()
+            continue
+        character, at = text[at], at + 1
+        if character == "[" and text[at : at + 1] in {":", "=", "."}:
+            raise NotReproduced(f"tr {text}")
+        if character == "\\" and at < len(text):
+            octal = re.compile(r"[0-7]{1,3}").match(text, at)
+            character = chr(int(octal[0], 8)) if octal else _TR_ESCAPES.get(text[at], text[at])
+            at = octal.end() if octal else at + 1
+        if text.startswith("-", at) and at + 1 < len(text) and text[at + 1] not in "\\[":
+            out += "".join(map(chr, range(ord(character), ord(text[at + 1]) + 1)))
+            at += 2
+            continue
+        out += character
+    return out
+
+
+_TR_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "a": "\a", "b": "\b"}
+
+
+def _tr(words: Sequence[str], read: Read) -> Reply:
+    options, operands = _options("tr", words, "dsc")
+    text = _text("tr", [], read)
+    sets = [_tr_set(operand) for operand in operands]
+    if "d" in options and len(sets) == 1 and "s" not in options:
+        return Reply("".join(c for c in text if (c in sets[0]) is ("c" in options)))
+    if "d" in options or not sets or len(sets) > 2 or "c" in options:  # noqa: PLR2004 - two sets at most
+        raise NotReproduced("tr " + " ".join(words))
+    if len(sets) == 2:  # noqa: PLR2004
+        if not sets[1]:
+            raise NotReproduced("tr " + " ".join(words))
+        target = sets[1] + sets[1][-1] * (len(sets[0]) - len(sets[1]))
+        text = text.translate({ord(a): b for a, b in reversed(list(zip(sets[0], target, strict=False)))})
+    if "s" in options:
+        text = re.sub(f"([{re.escape(sets[-1])}])\\1+", r"\1", text)
+    return Reply(text)
+
+
+def _head(words: Sequence[str], read: Read, *, tail: bool = False) -> Reply:
+    name = "tail" if tail else "head"
+    told = [f"-n{word[1:]}" if re.fullmatch(r"-[0-9]+", word) else word for word in words]
+    told = [re.sub(r"^--lines=", "-n", word) for word in told]
+    options, operands = _options(name, told, "q", "n")
+    count = options.get("n", ["10"])[-1]
+    if len(operands) > 1 or re.fullmatch(r"\+?[0-9]{1,9}" if tail else "-?[0-9]{1,9}", count) is None:
+        raise NotReproduced(f"{name} " + " ".join(words))
+    lines = _text(name, operands, read).splitlines(keepends=True)
+    if not tail:
+        return Reply("".join(lines[: int(count)]))
+    if count.startswith("+"):
+        return Reply("".join(lines[max(int(count) - 1, 0) :]))
+    return Reply("".join(lines[-int(count) :] if int(count) else []))
+
+
+def _sort(words: Sequence[str], read: Read) -> Reply:
+    options, operands = _options("sort", words, "urnb")
+    lines = _lines(_text("sort", operands, read))
+    if "n" in options or "b" in options:
+        if not all(re.fullmatch(r"[0-9]{1,15}", line) for line in lines):
+            raise NotReproduced("sort -n of what is not whole numbers")
+        lines.sort(key=lambda line: (int(line), line), reverse="r" in options)
+    else:
+        lines.sort(key=lambda line: line.encode("utf-8", "surrogateescape"), reverse="r" in options)
+    return Reply(_joined(list(dict.fromkeys(lines)) if "u" in options else lines))
+
+
+def _uniq(words: Sequence[str], read: Read) -> Reply:
+    options, operands = _options("uniq", words, "cdu")
+    runs: list[tuple[str, int]] = []
+    for line in _lines(_text("uniq", operands[:1], read)):
+        if runs and runs[-1][0] == line:
+            runs[-1] = (line, runs[-1][1] + 1)
+        else:
+            runs.append((line, 1))
+    if len(operands) > 1:
+        raise NotReproduced("uniq of two files")
+    kept = [(line, n) for line, n in runs if not (("d" in options and n < 2) or ("u" in options and n > 1))]  # noqa: PLR2004
+    return Reply(_joined([f"{n:7d} {line}" if "c" in options else line for line, n in kept]))
+
+
+def _wc(words: Sequence[str], read: Read) -> Reply:
+    options, operands = _options("wc", words, "lwc")
+    if len(operands) > 1 or len(options) != 1:
+        raise NotReproduced("wc " + " ".join(words))
+    text = _text("wc", operands, read)
+    size = len(text.encode("utf-8", "surrogateescape"))
+    count = {"l": text.count("\n"), "w": len(text.split()), "c": size}[next(iter(options))]
+    return Reply(f"{count} {operands[0]}\n" if operands else f"{count}\n")
+
+
+def _cat(words: Sequence[str], read: Read) -> Reply:
+    _, operands = _options("cat", words, "")
+    texts = [read(path) for path in operands or ["-"]]
+    return Reply("".join(text or "" for text in texts), 1 if None in texts else 0)
+
+
+def _basename(words: Sequence[str], _read: Read) -> Reply:
+    _, operands = _options("basename", words, "")
+    if not operands or len(operands) > 2:  # noqa: PLR2004 - a name and a suffix
+        raise NotReproduced("basename " + " ".join(words))
+    name = operands[0].rstrip("/").rpartition("/")[2] or ("/" if operands[0] else "")
+    suffix = operands[1] if len(operands) > 1 else ""
+    return Reply((name.removesuffix(suffix) if name != suffix else name) + "\n")
+
+
+def _dirname(words: Sequence[str], _read: Read) -> Reply:
+    _, operands = _options("dirname", words, "")
+    if not operands:
+        raise NotReproduced("dirname")
+    folders: list[str] = []
+    for path in operands:
+        folder, slash, _ = path.rstrip("/").rpartition("/")
+        folders.append(folder.rstrip("/") or ("/" if slash or path.startswith("/") else "."))
+    return Reply(_joined(folders))
+
+
+def _digest(hasher: Callable[[bytes], str]) -> Callable[[Sequence[str], Read], Reply]:
+    def command(words: Sequence[str], read: Read) -> Reply:
+        _, operands = _options("md5sum", words, "")
+        lines: list[str] = []
+        status = 0
+        for path in operands or ["-"]:
+            text = read(path)
+            if text is None:
+                status = 1
+            elif re.search(r"[\\\n]", path):
+                raise NotReproduced(f"a digest of {path}")
+            else:
+                lines.append(f"{hasher(text.encode('utf-8', 'surrogateescape'))}  {path}")
+        return Reply(_joined(lines), status)
+
+    return command
+
+
+def _expr(words: Sequence[str], _read: Read) -> Reply:
+    """Whole numbers, comparisons, and `STRING : EXPRESSION`."""
+    match list(words):
+        case [left, ":", right]:
+            regex = translate(right, extended=False)
+            found = regex.pattern.match(left)
+            groups = regex.pattern.groups
+            if regex.alternates:
+                raise NotReproduced("expr " + " ".join(words))
+            text = (found[1] or "" if groups else str(len(found[0]))) if found else ("" if groups else "0")
+            return Reply(f"{text}\n", 1 if text in {"", "0"} else 0)
+        case [left, ("+" | "-" | "*") as sign, right] if all(re.fullmatch("-?[0-9]{1,9}", w) for w in (left, right)):
+            a, b = int(left), int(right)
+            value = {"+": a + b, "-": a - b, "*": a * b}[sign]
+            return Reply(f"{value}\n", 0 if value else 1)
+        case [left, ("=" | "!=") as sign, right]:
+            truth = (left == right) is (sign == "=")
+            return Reply(f"{int(truth)}\n", 0 if truth else 1)
+    raise NotReproduced("expr " + " ".join(words))
+
+
+def _seq(words: Sequence[str], _read: Read) -> Reply:
+    if not words or len(words) > 2 or not all(re.fullmatch("[0-9]{1,4}", word) for word in words):  # noqa: PLR2004
+        raise NotReproduced("seq " + " ".join(words))
+    return Reply(_joined([str(number) for number in range(int(words[0]) if words[1:] else 1, int(words[-1]) + 1)]))
+
+
+def _awk(words: Sequence[str], read: Read) -> Reply:
+    text, status = run_awk(words, lambda files: _text("awk", files, read))
+    return Reply(text, status)
+
+
+TEXT_COMMANDS: Mapping[str, Callable[[Sequence[str], Read], Reply]] = {
+    "grep": _grep,
+    "egrep": lambda words, read: _grep(words, read, kind="E"),
+    "fgrep": lambda words, read: _grep(words, read, kind="F"),
+    "cut": _cut,
+    "tr": _tr,
+    "head": _head,
+    "tail": lambda words, read: _head(words, read, tail=True),
+    "sort": _sort,
+    "uniq": _uniq,
+    "wc": _wc,
+    "cat": _cat,
+    "basename": _basename,
+    "dirname": _dirname,
+    "md5sum": _digest(lambda data: md5(data, usedforsecurity=False).hexdigest()),
+    "sha1sum": _digest(lambda data: sha1(data, usedforsecurity=False).hexdigest()),
+    "sha256sum": _digest(lambda data: sha256(data).hexdigest()),
+    "expr": _expr,
+    "seq": _seq,
+    "awk": _awk,
+    "mawk": _awk,
+    "gawk": _awk,
+}
