@@ -8,7 +8,10 @@ Specification: dpkg-maintscript-helper(1), deb-systemd-helper(1p), update-altern
 from collections.abc import Callable, Mapping
 
 from proxy.engine.families.dpkg.call import DOES, Call, Command, Verdict
+from proxy.engine.families.dpkg.dpkgquery import QUERIES, query
 from proxy.engine.families.dpkg.filecommands import FILE_COMMANDS
+from proxy.engine.families.dpkg.findings import NotReproduced
+from proxy.engine.families.dpkg.programs import py3clean, py3compile
 from proxy.engine.families.dpkg.version import compare_versions
 
 _COMPARISONS: Mapping[str, Callable[[int], bool]] = {
@@ -33,9 +36,16 @@ def _dpkg(call: Call) -> Verdict:
         call.output(f"{call.scene.arch}\n" if call.scene.arch else None)
         return True
     if words[:1] in (["-s"], ["-l"], ["-L"], ["-S"], ["--status"], ["--list"], ["--listfiles"], ["--search"]):
+        return _query(call)
+    return True if words[:1] and str(words[0]).startswith("--assert-") else DOES
+
+
+def _query(call: Call) -> Verdict:
+    try:
+        return query(call)
+    except NotReproduced:
         call.output(None)
         return None
-    return True if words[:1] and str(words[0]).startswith("--assert-") else DOES
 
 
 def compare(left: str, operator: str, right: str) -> bool | None:
@@ -141,6 +151,12 @@ def _trigger(call: Call) -> Verdict:
 
 COMMANDS: Mapping[str, Command] = {
     **FILE_COMMANDS,
+    **QUERIES,
+    "dpkg-query": _query,
+    "py3compile": py3compile,
+    "pycompile": py3compile,
+    "py3clean": py3clean,
+    "pyclean": py3clean,
     "dpkg": _dpkg,
     "dpkg-maintscript-helper": _maintscript_helper,
     "deb-systemd-helper": _systemd_helper,

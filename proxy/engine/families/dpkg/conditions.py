@@ -38,8 +38,8 @@ def evaluate(words: Sequence[str | None], exists: Exists) -> bool | None:  # noq
             return text != ""
         case ["-z", str(text)]:
             return text == ""
-        case [str(question), str(path)] if re.fullmatch("-[edfLhxsr]", question):
-            return exists(path.lstrip("/"), question) if path.startswith("/") else None
+        case [str(question), str(path)] if re.fullmatch("-[edfLhxsrw]", question):
+            return exists(path.lstrip("/"), question) if path.startswith("/") else None if path else False
         case [str(one), "=" | "==", str(other)]:
             return one == other
         case [str(one), "!=", str(other)]:

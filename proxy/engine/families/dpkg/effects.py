@@ -7,11 +7,14 @@ Specification: Debian Policy 6.5 and 6.6, POSIX.1-2017 Shell Command Language
 """
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from proxy.engine.families.dpkg.call import Call, Does, Scene
 from proxy.engine.families.dpkg.commands import COMMANDS
 from proxy.engine.families.dpkg.conditions import evaluate
+from proxy.engine.families.dpkg.lookcommands import look
+from proxy.engine.families.dpkg.programs import run_program
 from proxy.engine.families.dpkg.readers import TALKS, only_reads
 from proxy.engine.families.dpkg.shell import NotUnderstood, parse_commands, parse_script
 from proxy.engine.families.dpkg.shelltree import Command, Node
@@ -34,6 +37,7 @@ from proxy.engine.tar import Kind
 
 _SILENT = frozenset({"set", ":", "true", "umask", "unset", "export", "readonly", "local", "cd", "wait", "hash"})
 _ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_UNSET = ("DEBCONF_RECONFIGURE", "DEBCONF_USE_CDEBCONF", "DEBIAN_HAS_FRONTEND", "DEBUG", "LD_LIBRARY_PATH", "TZ")
 _GUARDED = frozenset({"PATH", "IFS", "LD_PRELOAD", "LD_LIBRARY_PATH"})
 
 
@@ -69,6 +73,7 @@ class _Walk(Walk):
             "DPKG_MAINTSCRIPT_NAME": scene.script,
             "DPKG_MAINTSCRIPT_ARCH": scene.arch or None,
             "DEBIAN_FRONTEND": "noninteractive",
+            **dict.fromkeys(_UNSET, ""),
         }
         super().__init__(scene.arguments, {**variables, **scene.variables}, scene.stage)
         self._scene = scene
@@ -118,27 +123,62 @@ class _Walk(Walk):
             return True
         if name in _SILENT:
             self._assign(command, name, arguments, raw)
-            return None if name in {"cd", "wait"} else True
+            return None if name == "wait" else True
         if name == "exec" and not arguments and all(it.operator in {">&", "<&"} for it in command.redirections):
             return True
         if name in {".", "command", "which", "type"}:
             return self._find(command, name, arguments)
         if name in {"[", "test"}:
             return evaluate(arguments[:-1] if name == "[" else arguments, self._exists)
+        if name == "cd":
+            return self._change_folder(arguments)
         call = Call(self._scene, name or "", arguments, self._source, self.emit)
-        known = COMMANDS.get(name or "")
-        if known is not None:
-            verdict = known(call)
-            if not isinstance(verdict, Does):
+        if name == "xargs":
+            return self._xargs(command, arguments, raw)
+        return self._run_program(command, call, raw)
+
+    def _run_program(self, command: Command, call: Call, raw: list[str]) -> bool | None:
+        """Carry out a program; one that the tree does not have fails, and prints nothing."""
+        if call.name.startswith("/") and self._on_path(call.name) is False and self._whole():
+            return False
+        if call.name.rpartition("/")[0] in {"/bin", "/sbin", "/usr/bin", "/usr/sbin"}:
+            call = replace(call, name=call.name.rpartition("/")[2])
+        known = COMMANDS.get(call.name)
+        for carry_out in (known,) if known is not None else (read_and_print, look, run_program):
+            verdict = carry_out(call)
+            if not isinstance(verdict, Does | str):
                 return verdict
-        else:
-            printed = read_and_print(call)
-            if printed != "" and not isinstance(printed, Does | str):
-                return printed
-            if only_reads(name or "", arguments, raw):
-                self.emit(None)
-                return None
+        if known is None and only_reads(call.name, call.arguments, raw):
+            self.emit(None)
+            return None
+        if call.name and "/" not in call.name and self._whole() and not self._on_path(call.name):
+            return False
         raise Reached(command.line, command_text(command))
+
+    def _whole(self) -> bool:
+        """Say whether the tree has a shell: then what it does not have is not there when a script runs, either."""
+        return self._stage.follow("bin/sh") is not None
+
+    def _xargs(self, command: Command, arguments: list[str | None], raw: list[str]) -> bool | None:
+        """`xargs [-r] [--max-chars=N] COMMAND...`: the words of the input become further arguments."""
+        words, texts = list(arguments), list(raw)
+        while texts and texts[0].startswith("-"):
+            if not re.match(r"-r$|--no-run-if-empty$|--max-chars=", texts[0]):
+                break
+            words.pop(0)
+            texts.pop(0)
+        if texts[:1] == ["--show-limits"]:
+            self.emit(None)
+            return True
+        text = self._source.rest()
+        if text is None or re.search(r"[\\'\"]", text) or not words or words[0] is None or len(words) != len(texts):
+            raise Reached(command.line, command_text(command))
+        if words[0] in self._functions or not text.split():
+            if words[0] in self._functions or not {"-r", "--no-run-if-empty"} & set(raw):
+                raise Reached(command.line, command_text(command))
+            return True
+        given = text.split()
+        return self._call(command, words[0], [*words[1:], *given], [*texts[1:], *given])
 
     def _find(self, command: Command, name: str, arguments: list[str | None]) -> bool | None:
         """`command -v`, `which`, `type`: is there a program; `command NAME ...`; `.`: another script."""
@@ -163,7 +203,7 @@ class _Walk(Walk):
             return None if name in self._functions or name in _SILENT else self._on_path(name)
         return self._on_path(name)
 
-    def _on_path(self, name: str) -> bool | None:
+    def _on_path(self, name: str) -> bool:
         for folder in ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"):
             path = name if name.startswith("/") else f"/{folder}/{name}"
             there = self._stage.follow(path)
@@ -171,6 +211,11 @@ class _Walk(Walk):
                 self.emit(f"{path}\n")
                 return True
         return False
+
+    def _change_folder(self, arguments: list[str | None]) -> bool | None:
+        """`cd`: what is said of relative paths is never known, so only its truth counts."""
+        path = arguments[0] if len(arguments) == 1 else None
+        return None if path is None or not path.startswith("/") else self._stage.is_dir(path)
 
     def _read(self, command: Command, arguments: list[str | None]) -> bool | None:
         if None in arguments:
@@ -191,16 +236,19 @@ class _Walk(Walk):
         if f"/{path}/".startswith(UNSEEN):
             return None
         there = self._stage.get(path) if test in {"-L", "-h"} else self._stage.follow(path)
+        if there is not None and there.kind is Kind.HARDLINK:
+            there = self._stage.get(there.target)
         if not self._stage.resolve(path):
-            return test in {"-e", "-d", "-r", "-x"}
+            return test in {"-e", "-d", "-r", "-x", "-w"}
         if there is None:
             return False
         answers: dict[str, bool | None] = {
             "-e": True,
             "-r": True,
-            "-f": there.kind in {Kind.FILE, Kind.HARDLINK},
+            "-w": True,
+            "-f": there.kind is Kind.FILE,
             "-d": there.kind is Kind.DIR,
-            "-x": bool(there.mode & 0o111) if there.kind is not Kind.HARDLINK else None,
+            "-x": bool(there.mode & 0o111),
             "-s": there.size > 0 if there.kind is Kind.FILE else None,
             "-L": there.kind is Kind.SYMLINK,
             "-h": there.kind is Kind.SYMLINK,

@@ -28,6 +28,10 @@ _MOVES: Mapping[str, Callable[[str, str], tuple[str, str]]] = {
 }
 
 
+class MissingFile(Exception):
+    """The only file that sed was given is not there: it fails and does nothing."""
+
+
 def run_sed(arguments: Sequence[str], read: Callable[[str], str | None]) -> tuple[str, dict[str, str]]:
     """Run sed; returns its output, and with ``-i`` the new texts of its files.
 
@@ -37,12 +41,15 @@ def run_sed(arguments: Sequence[str], read: Callable[[str], str | None]) -> tupl
 
     Raises:
         NotReproduced: a form that is not known here.
+        MissingFile: see there.
     """
     scripts, files, letters = _split(list(arguments))
     edit = _Editing("\n".join(scripts), quiet="n" in letters, extended=bool(set("rE") & set(letters)))
     texts = []
     for name in files or ["-"]:
         text = read(name)
+        if text is None and len(files) == 1:
+            raise MissingFile
         if text is None:
             raise NotReproduced(f"sed of {name}, which is not there")
         texts.append((name, text))

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from hashlib import md5, sha1, sha256
 
 from proxy.engine.families.dpkg.awk import run_awk
+from proxy.engine.families.dpkg.call import Call, Verdict, placed
 from proxy.engine.families.dpkg.findings import NotReproduced
 from proxy.engine.families.dpkg.posixregex import translate
+from proxy.engine.families.dpkg.sed import MissingFile, run_sed
+from proxy.engine.tar import Kind
 
 Read = Callable[[str], str | None]
 MAX_TEXT = 8 << 20  # characters a single command may take
@@ -130,10 +133,7 @@ def _matcher(patterns: Sequence[str], options: Mapping[str, Sequence[str]], kind
     fixed, extended = "F" in options or kind == "F", "E" in options or kind == "E"
     found: list[re.Pattern[str]] = []
     for pattern in "\n".join(patterns).split("\n"):
-        if fixed:
-            source = re.escape(pattern)
-        else:
-            source = translate(pattern, extended=extended).pattern.pattern
+        source = re.escape(pattern) if fixed else translate(pattern, extended=extended).pattern.pattern
         if "x" in options:
             source = rf"\A(?:{source})\Z"
         elif "w" in options:
@@ -371,3 +371,45 @@ TEXT_COMMANDS: Mapping[str, Callable[[Sequence[str], Read], Reply]] = {
     "mawk": _awk,
     "gawk": _awk,
 }
+
+
+def read_and_print(call: Call) -> Verdict | str:
+    """Carry out one of the commands here, or sed; ``""`` if it is none of them, or what it prints is not certain."""
+    words = call.known()
+    if words is None or (call.name != "sed" and call.name not in TEXT_COMMANDS):
+        return ""
+
+    def read(path: str) -> str | None:
+        if path == "-":
+            text = call.source.rest()
+            if text is None:
+                raise NotReproduced("an input that is not known")
+            return text
+        if path == "/dev/null":
+            return ""
+        if not placed(path):
+            raise NotReproduced(path)
+        data = call.stage.read(path)
+        return None if data is None else data.decode("utf-8", "surrogateescape")
+
+    try:
+        if call.name == "sed":
+            return _sed(call, words, read)
+        reply = TEXT_COMMANDS[call.name](words, read)
+    except MissingFile:
+        return False
+    except NotReproduced:
+        return ""
+    call.output(reply.text)
+    return reply.status == 0
+
+
+def _sed(call: Call, words: Sequence[str], read: Read) -> bool:
+    text, edited = run_sed(words, read)
+    for path, new in edited.items():
+        there = call.stage.get(path)
+        if there is None or there.kind is not Kind.FILE:
+            raise NotReproduced(f"sed -i {path}")
+        call.stage.write(path, new.encode("utf-8", "surrogateescape"))
+    call.output(text)
+    return True

@@ -54,7 +54,7 @@ class Words:
         """Return the value of a word that is not split (an assignment, a redirection, the word of a case)."""
         return _join(list(self._pieces(word)))
 
-    def fields(self, word: str) -> list[str | None]:  # noqa: PLR0911 - one return per way to be unclear
+    def fields(self, word: str) -> list[str | None]:
         """Return the fields that a word of a command becomes; one None where that is not known."""
         if word in _ALL:
             split = word.startswith("$")
@@ -63,18 +63,16 @@ class Words:
         whole = _join(pieces)
         if whole is None or re.match(r"~", word) or re.search(r"\{[^{}'\"]*(?:,|\.\.)[^{}]*\}", word):
             return [None]
-        loose = [piece for piece in pieces if not piece.quoted]
-        if _GLOB.search("".join("\0" if piece.quoted else piece.text or "" for piece in pieces)):
-            if any(re.search(r"\s", piece.text or "") for piece in loose):
-                return [None]
-            found = self._glob(_pattern(pieces) or "")
-            return [None] if found is None else [*found] or [whole]
-        opened = [piece for piece in loose if piece.expanded]
-        if not any(re.search(r"\s", piece.text or "") for piece in opened):
-            return [] if not whole and len(opened) == len(pieces) and pieces else [whole]
-        if self._variables.get("IFS", " ") != " " or len(pieces) > 1:
+        separators = self._variables.get("IFS", " \t\n")
+        if separators is None or (set(separators) - set(" \t\n") and any(piece.expanded for piece in pieces)):
             return [None]
-        return list(whole.split())
+        found: list[str | None] = []
+        for field in _split(pieces, separators):
+            paths = self._glob(_pattern(field) or "") if _is_pattern(field) else ()
+            if paths is None:
+                return [None]
+            found += paths or [_join(field)]
+        return found
 
     def pattern(self, word: str) -> str | None:
         """Return a word as a pattern for fnmatch: what quotes protect stands for itself."""
@@ -179,6 +177,31 @@ class Words:
 def _join(pieces: Sequence[_Piece]) -> str | None:
     texts = [piece.text for piece in pieces]
     return None if None in texts else "".join(text or "" for text in texts)
+
+
+def _split(pieces: Sequence[_Piece], separators: str) -> list[list[_Piece]]:
+    """Split what expansions gave at `separators`; a field that is nothing but an empty expansion is none."""
+    fields: list[list[_Piece]] = []
+    opened = False
+    for piece in pieces:
+        if not piece.expanded or piece.quoted:
+            fields = fields if opened else [*fields, []]
+            fields[-1].append(piece)
+            opened = True
+            continue
+        parts = re.split(f"[{re.escape(separators)}]+", piece.text or "") if separators else [piece.text or ""]
+        for number, part in enumerate(parts):
+            if number:
+                opened = False
+            if part:
+                fields = fields if opened else [*fields, []]
+                fields[-1].append(_Piece(part, expanded=True))
+                opened = True
+    return fields
+
+
+def _is_pattern(pieces: Sequence[_Piece]) -> bool:
+    return _GLOB.search("".join("\0" if piece.quoted else piece.text or "" for piece in pieces)) is not None
 
 
 def _plain(text: str) -> bool:
