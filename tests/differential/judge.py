@@ -138,10 +138,8 @@ def _check(ours: Chroot, theirs: Chroot, result: Patched) -> Iterator[str]:
     ours.prepare({})
     for line in ours.run("dpkg", "--audit", codes=frozenset({0, 1})).splitlines():
         yield f"dpkg --audit: {line}"
-    moved = [item["package"] for item in result.upgrades]
-    if moved:
-        verify = [set(item.run("dpkg", "-V", *moved, codes=frozenset({0, 1})).splitlines()) for item in (ours, theirs)]
-        yield from (f"dpkg -V: {line}" for line in sorted(verify[0] - verify[1]))
+    verify = [set(item.run("dpkg", "-V", codes=frozenset({0, 1})).splitlines()) for item in (ours, theirs)]
+    yield from (f"dpkg -V: {line}" for line in sorted(verify[0] - verify[1]))
     left = upgrades_offered(ours).keys() - result.held.keys()
     yield from (f"apt-get upgrade would still upgrade {name}" for name in sorted(left))
     listed = [item.run("ldconfig", "-p") for item in (ours, theirs)]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pysequoia import Tsk
 
+from proxy.serve import machine_platform
 from tests.differential.compare import MERGED
 from tests.differential.database import STATUS, Stanza, parse_status
 from tests.differential.roots import Root
@@ -33,8 +34,8 @@ def build_newer(layer: Path, names: Sequence[str], scratch: Path, out: Path) -> 
     tree.mkdir()
     extract(layer, tree)
     out.mkdir()
-    stanzas = {item["Package"]: item for item in parse_status((tree / STATUS).read_text()).values()}
-    versions = {name: stanzas[name]["Version"] for name in names}
+    stanzas = {_key(item): item for item in parse_status((tree / STATUS).read_text()).values()}
+    versions = {name.partition(":")[0]: stanzas[name]["Version"] for name in names}
     for name in names:
         folder = scratch / name
         _lay_out(tree, name, stanzas[name], folder)
@@ -42,6 +43,12 @@ def build_newer(layer: Path, names: Sequence[str], scratch: Path, out: Path) -> 
         (folder / "DEBIAN" / "control").write_text(control)
         run([require_tool("dpkg-deb"), "-Zgzip", "-z1", "--build", str(folder), str(out)])
         shutil.rmtree(folder)
+
+
+def _key(stanza: Stanza) -> str:
+    """Return a package's name, a foreign one's with its architecture."""
+    native = stanza["Architecture"] in {"all", machine_platform().architecture}
+    return stanza["Package"] if native else f"{stanza['Package']}:{stanza['Architecture']}"
 
 
 def _control(stanza: Stanza, versions: Mapping[str, str]) -> str:
@@ -56,7 +63,9 @@ def _control(stanza: Stanza, versions: Mapping[str, str]) -> str:
 def _lay_out(tree: Path, name: str, stanza: Stanza, folder: Path) -> None:
     """Copy a package's files and control files, and change what becomes newer."""
     info = tree / "var/lib/dpkg/info"
-    stem = next(item for item in (name, f"{name}:{stanza['Architecture']}") if (info / f"{item}.list").exists())
+    stem = next(
+        item for item in (f"{stanza['Package']}:{stanza['Architecture']}", name) if (info / f"{item}.list").exists()
+    )
     debian = folder / "DEBIAN"
     debian.mkdir(parents=True)
     listed = (info / f"{stem}.list").read_text().splitlines()
@@ -112,10 +121,13 @@ def _renew(path: Path, *, conffile: bool) -> None:
 def render_pocket(root: Root, suite: str, packages: Sequence[Path], key: Tsk, now: datetime) -> dict[str, bytes]:
     """Return the files of one signed suite, by path below the source's address."""
     debs = [(_described(path), path.read_bytes()) for path in packages]
-    index = render_packages(debs)
-    listed = {"main/binary-amd64/Packages": index}
+    archs = (machine_platform().architecture, *root.foreign)
+    listed = {
+        f"main/binary-{arch}/Packages": render_packages([item for item in debs if item[0].arch in {arch, "all"}])
+        for arch in archs
+    }
     facts = {"Origin": root.distribution.title(), "Label": root.distribution.title()}
-    about = Suite(root.suite, (), suite, now - timedelta(hours=1), facts=facts, by_hash=False)
+    about = Suite(root.suite, (), suite, now - timedelta(hours=1), archs=archs, facts=facts, by_hash=False)
     release = render_release(about, listed)
     files = {deb.filename: data for deb, data in debs}
     files |= {f"dists/{suite}/{path}": data for path, data in listed.items()}

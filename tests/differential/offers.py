@@ -88,8 +88,8 @@ def _settings(uris: list[str]) -> dict[str, Any]:
 def _loopback(root: Root, folder: Path) -> Iterator[Offer]:
     """Serve newer versions of a tree's own packages, half of them in the security pocket."""
     about = (root, PACKAGES, OWNER)
-    made = (_found(root)[1][0].uri, install_handmade) if root.handmade else ("", None)
-    base = tree_of(root, *made, about)
+    release = "" if root.recorded else _found(root)[1][0].uri
+    base = tree_of(root, release, install_handmade if root.handmade else None, about)
 
     def build(scratch: Path, new: Path) -> None:
         if root.handmade:

@@ -16,6 +16,7 @@ SLIM = (
     "path-include=/usr/share/doc/*/copyright",
     "path-include=/usr/share/locale/locale.alias",
 )
+SAME = ("libssl3", "liblzma5", "zlib1g", "libzstd1", "libstdc++6", "libgcc-s1", "libbz2-1.0", "libcom-err2")
 EXCLUDES = (
     "path-exclude=/usr/share/judge-excluded/*",
     "path-include=/usr/share/judge-excluded/keep",
@@ -42,6 +43,7 @@ class Root:
         suite: the release whose first suite it is made of; of a recorded one the release that it is of.
         include: packages beyond the smallest set.
         dpkg: lines of dpkg's configuration, in force when it is made.
+        foreign: further architectures; `newer` names their packages as dpkg does, name:arch.
         newer: packages of it that a signed source on loopback has newer versions of; its own sources are not asked.
         recorded: a tar under the recorded data's `rootfs`, instead of one that is made.
         handmade: whether it is the one with the packages made by hand, which count for no coverage.
@@ -53,6 +55,7 @@ class Root:
     suite: str
     include: tuple[str, ...] = ()
     dpkg: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
     recorded: str = ""
     handmade: bool = False
     newer: tuple[str, ...] = ()
@@ -66,6 +69,14 @@ ROOTS = {
         Root("bookworm-minbase", "bookworm", version="12"),
         Root("bookworm-slim", "bookworm", ("openssl", "ca-certificates", "tzdata"), SLIM, version="12"),
         Root("bookworm-services", "bookworm", (*SERVICES, "openjdk-17-jre-headless"), version="12"),
+        Root(
+            "bookworm-foreign",
+            "bookworm",
+            ("openssl", *(f"{name}:i386" for name in SAME)),
+            foreign=("i386",),
+            newer=(*SAME, *(f"{name}:i386" for name in SAME), "openssl"),
+            version="12",
+        ),
         Root("trixie-minbase", "trixie", version="13"),
         Root("trixie-services", "trixie", (*SERVICES, "openjdk-21-jre-headless"), version="13"),
         Root("bullseye-minbase", "bullseye", version="11"),

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from proxy.serve import machine_platform
 from tests.differential.roots import Root
 from tests.support import REPOSITORY, data_path, require_tool
 
@@ -81,6 +82,8 @@ def _bootstrap(root: Root, uri: str, tree: Path) -> None:
     command = [require_tool("mmdebstrap"), "--quiet", "--mode=root", "--variant=minbase", "--skip=output/dev"]
     command += [f"--dpkgopt={line}" for line in root.dpkg]
     command += ["--aptopt=Acquire::Languages none", "--dpkgopt=force-unsafe-io"]
+    if root.foreign:
+        command.append(f"--architectures={','.join((machine_platform().architecture, *root.foreign))}")
     if root.include:
         command.append(f"--include={','.join(root.include)}")
     run([*command, root.suite, str(tree), f"deb [signed-by={KEYRING}] {uri} {root.suite} main"])
