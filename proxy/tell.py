@@ -65,8 +65,8 @@ def tell_inspection(image: str, _: str, result: PatchResult, phases: Phases, fix
                 {
                     "package": item.key,
                     "version": item.package.version,
-                    "available": moves.get(item.key) or _available(skips.get(item.package.name)),
-                    "note": _note(skips.get(item.package.name), item.fixed),
+                    "available": moves.get(item.key) or _available(skips.get(item.key)),
+                    "note": _note(skips.get(item.key), item.fixed),
                 }
                 for item in found.packages
             ],

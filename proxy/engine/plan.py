@@ -65,7 +65,7 @@ def plan_upgrades(
     upgrades = tuple(Upgrade(key, by_key[key].package, candidates[key]) for key in sorted(moved))
     reasons = {key: closure.reasons[key] for key in closure.reasons if key in wanted}
     reasons |= {key: why for key, why in stuck.items() if _asked(by_key[key].package, candidates[key], policy)}
-    skipped = [_skip(by_key[key].package, candidates[key], why) for key, why in reasons.items() if key not in moved]
+    skipped = [_skip(by_key[key], candidates[key], why) for key, why in reasons.items() if key not in moved]
     skipped += [skip.skip for skip in skips]
     return UpgradePlan(upgrades, tuple(sorted(set(skipped), key=lambda s: (s.package, s.installed, s.reason))))
 
@@ -78,8 +78,8 @@ class _Unmet:
     skip: Skip
 
 
-def _skip(package: Package, candidate: Candidate, reason: str) -> Skip:
-    return Skip(package.name, package.version, candidate.package.version, reason[:REASON_LIMIT])
+def _skip(item: Installed, candidate: Candidate, reason: str) -> Skip:
+    return Skip(item.key, item.package.version, candidate.package.version, reason[:REASON_LIMIT])
 
 
 def _names(package: Package) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ def _unmet(
                 reason = "the sources offer a newer version, but no security source does"
             if reason:
                 offered = candidates[item.key].package.version if item.key in candidates else ""
-                result.append(_Unmet(item.key, Skip(item.package.name, item.package.version, offered, reason)))
+                result.append(_Unmet(item.key, Skip(item.key, item.package.version, offered, reason)))
     return result
 
 
