@@ -121,12 +121,14 @@ class Stage:
         """
         real = self.locate(entry.path)
         there = self._at(real)
-        if "/" in real and not self.is_dir(real.rpartition("/")[0]):
+        above = self._at(real.rpartition("/")[0]) if "/" in real else None
+        if "/" in real and (above is None or above.kind is not Kind.DIR):
             raise Misplaced(f"/{entry.path} would lie in what is no directory")
         if there is not None and there.kind is Kind.DIR and entry.kind is not Kind.DIR:
             self.remove_dir(real)
-        if there is None or Kind.DIR in {there.kind, entry.kind} or Kind.SYMLINK in {there.kind, entry.kind}:
-            self._folders.clear()
+        before = there.kind if there is not None else None
+        if Kind.SYMLINK in {before, entry.kind} or (before is Kind.DIR and entry.kind is not Kind.DIR):
+            self._folders.clear()  # nothing else changes where a path leads
         target = self.locate(entry.target) if entry.kind is Kind.HARDLINK else entry.target
         self._set(real, replace(entry, path=real, target=target))
 

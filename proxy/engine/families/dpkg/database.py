@@ -30,7 +30,7 @@ MAX_OWNED = 5_000_000  # paths in all list files
 _KEPT = re.compile(
     r"var/lib/dpkg/(?:status|arch|diversions|statoverride|status\.d/[^/]+|triggers/[^/]+"
     r"|info/(?:format|[^/]+\.(?:list|md5sums|conffiles|triggers|shlibs|preinst|postinst|prerm|postrm|config)))"
-    r"|etc/.+|usr/share/ca-certificates/.+|usr/lib/os-release|usr/lib/os\.release\.d/[^/]+"
+    r"|etc/.+|usr/share/ca-certificates/.+|usr/share/debconf/confmodule|usr/lib/os-release|usr/lib/os\.release\.d/[^/]+"
     r"|var/lib/systemd/deb-systemd-helper-(?:enabled|masked)/.+|var/lib/dpkg/updates/[0-9]+"
 )
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -135,7 +135,10 @@ def foreign_architectures(db: InstalledDb) -> tuple[str, ...]:
 
 def keeps(path: str) -> bool:
     """Say whether the content of `path` is needed: the database, the configuration and what dpkg's helpers keep."""
-    return path.startswith(("var/lib/", "etc/", "usr/lib/os", "usr/share/ca-")) and _KEPT.fullmatch(path) is not None
+    return (
+        path.startswith(("var/lib/", "etc/", "usr/lib/os", "usr/share/ca-", "usr/share/debconf/c"))
+        and _KEPT.fullmatch(path) is not None
+    )
 
 
 def open_database(fs: RootFS) -> DpkgDb | None:
