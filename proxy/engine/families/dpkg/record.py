@@ -52,7 +52,7 @@ class Recording:
         self._items = [(db.record_of(payload.package), payload) for payload in payloads]
         self._filters = read_filters(fs)
         self.stage = Stage(fs, self._time)
-        self._kept: set[str] = set()  # obsolete conffiles
+        self._stays: set[str] = set()  # what the new versions install, and obsolete conffiles: never dropped
         versions = {key: record.installed.package.version for key, record in db.records.items()}
         self._scripts = {
             record.installed.key: Scripts(self.stage, db, record, payload, versions)
@@ -92,7 +92,11 @@ class Recording:
         special = {item.path for item in conffiles}
         taker = PathTaker(self._fs, self._db, record, payload, self._filters)
         for entry in payload.entries:  # (1)
-            if entry.path not in special and taker.takes(entry):
+            takes = taker.takes(entry)
+            if takes or record.form is Form.STATUS_D:
+                self._stays.add(self._fs.locate(entry.path))
+                self._stays.add(self._fs.resolve(entry.path) if entry.kind is Kind.DIR else entry.path)
+            if takes and entry.path not in special:
                 lay(self.stage, entry)
         for item in conffiles:
             for entry in item.entries:
@@ -112,31 +116,43 @@ class Recording:
     def _drop_old(self) -> None:
         """Step 2, for all packages at once: a path may have moved from one to another."""
         moving = {record.installed.key for record, _ in self._items}
-        stays = {self._fs.locate(entry.path) for _, payload in self._items for entry in payload.entries}
-        stays |= {
-            self._fs.resolve(entry.path)
-            for _, payload in self._items
-            for entry in payload.entries
-            if entry.kind is Kind.DIR
-        }
-        directories: set[str] = set()
+        directories: dict[str, list[str]] = {}
         for record, payload in self._items:
             for path in (*self._db.files(record), *_replaced_targets(self._fs, self._db, record, payload)):
                 real = self._fs.locate(path)
                 there = self._fs.get(real)
-                if there is None or real in stays or real in self._kept or set(self._db.owners.get(real, ())) - moving:
+                if there is None or real in self._stays or set(self._db.owners.get(real, ())) - moving:
                     continue
                 if there.kind is Kind.DIR:
-                    directories.add(real)
+                    directories.setdefault(real, []).append(record.installed.key)
                     continue
                 self.stage.remove(real)
                 if record.form is Form.STATUS_D:
-                    directories.update(_parents(real))
-        for path in sorted(directories - stays, key=lambda path: -path.count("/")):
-            owned = set(self._db.owners.get(path, ())) - moving
+                    for parent in _parents(real):
+                        directories.setdefault(parent, []).append(record.installed.key)
+        self._drop_directories(directories)
+
+    def _drop_directories(self, candidates: Mapping[str, Sequence[str]]) -> None:
+        """Remove the empty directories that packages lost, but for those that another one's list has at its turn.
+
+        A path that a filter leaves out is in its package's new list all the same, as dpkg keeps it.
+        """
+        turn = {record.installed.key: number for number, (record, _) in enumerate(self._items)}
+        listed: dict[str, list[str]] = {}
+        for record, payload in self._items:
+            for entry in payload.entries:
+                if entry.kind is Kind.DIR:
+                    listed.setdefault(self._fs.locate(entry.path), []).append(record.installed.key)
+        for path in sorted(set(candidates) - self._stays, key=lambda path: -path.count("/")):
             there = self.stage.get(path)
-            if not owned and path.count("/") and there is not None and not self.stage.listdir(path):
-                self.stage.remove_dir(path)
+            if not path.count("/") or there is None or there.kind is not Kind.DIR or self.stage.listdir(path):
+                continue
+            old, new = self._db.owners.get(path, ()), listed.get(path, ())
+            for key in candidates[path]:
+                later = [other for other in old if other != key and turn.get(other, len(turn)) > turn[key]]
+                if not later and not [other for other in new if other != key and turn[other] < turn[key]]:
+                    self.stage.remove_dir(path)
+                    break
 
     def _record(
         self, record: Record, payload: Payload, conffiles: tuple[Conffile, ...], stanzas: dict[int, Stanza]
@@ -153,7 +169,7 @@ class Recording:
         if stanza.get("Multi-Arch") == "same" and (self._fs.read(f"{INFO}/format") or b"1").strip() == b"1":
             stem = f"{stem}:{stanza.get('Architecture')}"
         kept = [item.path for item in conffiles if item.obsolete]
-        self._kept.update(map(self._fs.locate, kept))
+        self._stays.update(map(self._fs.locate, kept))
         files = _info_files(payload, self._filters, kept)
         for name in self._fs.listdir(INFO):
             owner, _, suffix = name.rpartition(".")
@@ -192,7 +208,7 @@ def _check_shared(items: Sequence[tuple[Record, Payload]]) -> None:
 def lay(stage: Stage, entry: Entry) -> None:
     """Lay a package's path down as dpkg does: directories only where none is, links never over a directory."""
     there = stage.get(entry.path)
-    over = entry.kind is Kind.DIR and there is not None and there.kind in {Kind.DIR, Kind.SYMLINK}
+    over = entry.kind is Kind.DIR and stage.is_dir(entry.path)
     if over or (entry.kind is Kind.SYMLINK and there is not None and there.kind is Kind.DIR):
         return
     folder = entry.path.rpartition("/")[0]
