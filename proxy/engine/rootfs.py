@@ -17,6 +17,9 @@ __all__ = ["LayerIndex", "RootFS", "extract_layer", "scan_layer"]
 
 FETCH_LIMIT = 128 << 20  # bytes of files that were not kept and are read all the same
 
+MAX_KNOWN = 20_000  # entries that are held, 6 MB
+_ASKED_OFTEN = frozenset({Kind.DIR, Kind.SYMLINK})
+
 
 class RootFS:
     """The merged view of an image's layers.
@@ -42,13 +45,22 @@ class RootFS:
         self._supplied: dict[int, Span] = {}
         self._fetched: dict[int, bytes] = {}
         self._sorted: list[str] | None = None
+        self._known: dict[str, Entry] = {}  # directories and symlinks that were asked for: they are again and again
         self._tree = merge_layers(layers)
 
     def get(self, path: str) -> Entry | None:
         """Return the entry at `path` (symlinked parents followed, a symlink at the end not), or None."""
         where = self.locate(path)
+        known = self._known.get(where)
+        if known is not None:
+            return known
         number = self._tree.get(where)
-        return None if number is None else self._entry(where, number)
+        if number is None:
+            return None
+        entry = self._entry(where, number)
+        if entry.kind in _ASKED_OFTEN and len(self._known) < MAX_KNOWN:
+            self._known[where] = entry
+        return entry
 
     def resolve(self, path: str) -> str:
         """Return the canonical path of `path` (every symlink followed, the last one too); it need not exist."""
