@@ -7,6 +7,7 @@ A command is a function of a `Call`. It answers True or False where its result i
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from proxy.engine.families.dpkg.confmodule import Frontend
 from proxy.engine.families.dpkg.flow import Source
 from proxy.engine.stage import Stage
 
@@ -24,7 +25,7 @@ class Scene:
     """Where a script runs: the tree as it is then, which script of which package, with what.
 
     `unit_same` says that systemd's helper would find nothing to change for a unit; `versions` are the installed
-    packages' by key, and `arch` is the native architecture.
+    packages' by key, and `arch` is the native architecture; `frontend` is debconf's.
     """
 
     stage: Stage
@@ -36,6 +37,7 @@ class Scene:
     versions: Mapping[str, str] = field(default_factory=dict)
     arch: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
+    frontend: Frontend | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ Specification: dpkg-maintscript-helper(1), deb-systemd-helper(1p), update-altern
 
 from collections.abc import Callable, Mapping
 
+from proxy.engine.families.dpkg.alternatives import list_alternatives, run_update_alternatives
 from proxy.engine.families.dpkg.call import DOES, Call, Command, Verdict
 from proxy.engine.families.dpkg.dpkgquery import QUERIES, query
 from proxy.engine.families.dpkg.filecommands import FILE_COMMANDS
 from proxy.engine.families.dpkg.findings import NotReproduced
+from proxy.engine.families.dpkg.ldconfig import run_ldconfig
 from proxy.engine.families.dpkg.programs import py3clean, py3compile
 from proxy.engine.families.dpkg.version import compare_versions
 
@@ -113,11 +115,21 @@ def _getent(call: Call) -> Verdict:
 
 
 def _alternatives(call: Call) -> Verdict:
-    """`update-alternatives --remove` of a group that is not there."""
-    words = call.arguments
-    if len(words) == 3 and words[0] == "--remove" and words[1]:  # noqa: PLR2004
-        return DOES if call.stage.get(f"var/lib/dpkg/alternatives/{words[1]}") is not None else None
-    return DOES
+    """`update-alternatives`, see there."""
+    words = call.known()
+    if words is None:
+        return DOES
+    if words[:1] == ["--list"] and len(words) == 2:  # noqa: PLR2004
+        call.output(list_alternatives(call.stage, words[1]))
+    elif {"--query", "--display", "--get-selections"} & set(words):
+        call.output(None)
+    return run_update_alternatives(call.stage, words)
+
+
+def _ldconfig(call: Call) -> Verdict:
+    """`ldconfig`, see there."""
+    words = call.known()
+    return DOES if words is None else run_ldconfig(call.stage, words, call.scene.arch)
 
 
 def _add_user(call: Call) -> Verdict:
@@ -162,6 +174,7 @@ COMMANDS: Mapping[str, Command] = {
     "deb-systemd-helper": _systemd_helper,
     "getent": _getent,
     "update-alternatives": _alternatives,
+    "ldconfig": _ldconfig,
     "dpkg-trigger": _trigger,
     "adduser": _add_user,
     "addgroup": _add_user,

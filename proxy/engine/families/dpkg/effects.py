@@ -13,6 +13,9 @@ from functools import lru_cache
 from proxy.engine.families.dpkg.call import Call, Does, Scene
 from proxy.engine.families.dpkg.commands import COMMANDS
 from proxy.engine.families.dpkg.conditions import evaluate
+from proxy.engine.families.dpkg.confmodule import CONFMODULE, ask, is_question
+from proxy.engine.families.dpkg.debconf import Debconf
+from proxy.engine.families.dpkg.findings import NotReproduced
 from proxy.engine.families.dpkg.lookcommands import look
 from proxy.engine.families.dpkg.programs import run_program
 from proxy.engine.families.dpkg.readers import TALKS, only_reads
@@ -46,7 +49,30 @@ def run_script(script: bytes, scene: Scene) -> Unknown | None:
 
     The stage is then as it was when that command was reached: whoever goes on without it must drop it.
     """
-    walk = _Walk(scene)
+    try:
+        return _walk(_Walk(scene), script)
+    except _Frontend as wanted:
+        return _walk_under_frontend(script, scene, wanted)
+
+
+def _walk_under_frontend(script: bytes, scene: Scene, wanted: "_Frontend") -> Unknown | None:
+    """Begin again as debconf's frontend does: the package's config script first, then the script from its start."""
+    frontend = scene.frontend
+    try:
+        debconf = frontend.begin() if frontend is not None else None
+    except NotReproduced as error:
+        return Unknown(wanted.line, error.what)
+    if frontend is None or debconf is None:
+        return Unknown(wanted.line, f". {CONFMODULE}")
+    if frontend.config is not None:
+        arguments = ("configure", scene.old_version)
+        unknown = _walk(_Walk(replace(scene, script="config", arguments=arguments), debconf), frontend.config)
+        if unknown is not None:
+            return Unknown(unknown.line, f"in its config: {unknown.what}")
+    return _walk(_Walk(scene, debconf), script)
+
+
+def _walk(walk: "_Walk", script: bytes) -> Unknown | None:
     try:
         walk.run(_parsed(script))
     except NotUnderstood as error:
@@ -55,9 +81,19 @@ def run_script(script: bytes, scene: Scene) -> Unknown | None:
         return reached.unknown
     except Runs as runs:
         return Unknown(0, str(runs))
+    except Misplaced as error:
+        return Unknown(0, str(error))
     except Leaves:
         pass
     return None
+
+
+class _Frontend(Exception):
+    """A script asks for debconf's frontend, which runs it again."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__()
+        self.line = line
 
 
 @lru_cache(maxsize=512)
@@ -66,7 +102,7 @@ def _parsed(script: bytes) -> tuple[Node, ...]:
 
 
 class _Walk(Walk):
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, debconf: Debconf | None = None) -> None:
         variables = {
             "DPKG_ROOT": "",
             "DPKG_MAINTSCRIPT_PACKAGE": scene.package,
@@ -76,7 +112,7 @@ class _Walk(Walk):
             **dict.fromkeys(_UNSET, ""),
         }
         super().__init__(scene.arguments, {**variables, **scene.variables}, scene.stage)
-        self._scene = scene
+        self._scene, self._debconf = scene, debconf
 
     def _simple(self, command: Command) -> bool | None:
         words = list(command.words)
@@ -100,6 +136,8 @@ class _Walk(Walk):
             return self._call(command, name, [field for field, _ in fields[1:]], [word for _, word in fields[1:]])
         except (Frozen, Misplaced) as error:
             raise Reached(command.line, command_text(command)) from error
+        except NotReproduced as error:
+            raise Reached(command.line, f"{command_text(command)}: {error.what}") from error
 
     def _call(  # noqa: C901, PLR0911, PLR0912 - a table of commands, one return each
         self, command: Command, name: str | None, arguments: list[str | None], raw: list[str]
@@ -132,6 +170,9 @@ class _Walk(Walk):
             return evaluate(arguments[:-1] if name == "[" else arguments, self._exists)
         if name == "cd":
             return self._change_folder(arguments)
+        if self._debconf is not None and is_question(name or ""):
+            truth, self._variables["RET"] = ask(self._debconf, name or "", arguments, certain=not self._unsure)
+            return truth
         call = Call(self._scene, name or "", arguments, self._source, self.emit)
         if name == "xargs":
             return self._xargs(command, arguments, raw)
@@ -183,6 +224,11 @@ class _Walk(Walk):
     def _find(self, command: Command, name: str, arguments: list[str | None]) -> bool | None:
         """`command -v`, `which`, `type`: is there a program; `command NAME ...`; `.`: another script."""
         words = [word for word in arguments if word != "--"]
+        if name == "." and words == [CONFMODULE] and self._stage.follow(CONFMODULE) is not None:
+            if self._debconf is None and not self._unsure:
+                raise _Frontend(command.line)
+            if self._debconf is not None:
+                return True
         if name == "." and len(words) == 1 and (text := self.text_of(words[0])) is not None:
             self._deeper(command.line, words[0] or "")
             try:

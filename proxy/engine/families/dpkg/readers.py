@@ -31,6 +31,9 @@ def only_reads(name: str, words: Sequence[str | None], raw: Sequence[str]) -> bo
         raw: its arguments as written, to judge by where a value is not known.
     """
     texts = [word if word is not None else _unquoted(text) for word, text in zip(words, raw, strict=False)]
+    if name == "date" and len(words) == len(raw) and "-d" in texts[:-1]:  # whatever the date is that it is to print
+        at = texts.index("-d")
+        words, raw, texts = [*words[:at], *words[at + 2 :]], [*raw[:at], *raw[at + 2 :]], texts[:at] + texts[at + 2 :]
     if name in {"sed", "awk", "gawk", "mawk", "find", "sort", "uniq", "date", "command"}:
         if len(words) != len(raw) or any(text[:1] in {"$", "`"} for text in texts if text):
             return False

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from proxy.engine.families.dpkg.archive import OWN_SUMS
 from proxy.engine.families.dpkg.call import Scene
+from proxy.engine.families.dpkg.confmodule import Frontend
 from proxy.engine.families.dpkg.database import DpkgDb, Record
 from proxy.engine.families.dpkg.effects import run_script
 from proxy.engine.family import NotRecordable, Payload
@@ -32,6 +33,8 @@ class Scripts:
         self._stage, self._db, self._record, self._payload, self._versions = stage, db, record, payload, versions
         self._key = record.installed.key
         self._old, self._new = record.installed.package.version, payload.package.version
+        control = payload.control
+        self._frontend = Frontend(stage, payload.package.name, control.get("templates"), control.get("config"))
         self.changes = 0
 
     def before_unpacking(self) -> None:
@@ -55,15 +58,17 @@ class Scripts:
     def _run(self, name: str, script: bytes | None, arguments: tuple[str, ...]) -> None:
         if script is None:
             return
+        package = self._payload.package.name
         scene = Scene(
             self._stage,
             name.removeprefix("old "),
             arguments,
-            self._payload.package.name,
+            package,
             self._old,
             self._unit_same,
             self._versions,
             self._db.arch,
+            frontend=self._frontend if name in {"preinst", "postinst"} else Frontend(self._stage, package),
         )
         before = self._stage.changes
         unknown = run_script(script, scene)
