@@ -38,7 +38,7 @@ from proxy.engine.families.dpkg.words import Runs
 from proxy.engine.stage import Frozen, Misplaced
 from proxy.engine.tar import Kind
 
-_SILENT = frozenset({"set", ":", "true", "umask", "unset", "export", "readonly", "local", "cd", "wait", "hash"})
+_SILENT = frozenset({"set", ":", "true", "umask", "unset", "export", "readonly", "local", "wait", "hash"})
 _ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _UNSET = ("DEBCONF_RECONFIGURE", "DEBCONF_USE_CDEBCONF", "DEBIAN_HAS_FRONTEND", "DEBUG", "LD_LIBRARY_PATH", "TZ")
 _GUARDED = frozenset({"PATH", "IFS", "LD_PRELOAD", "LD_LIBRARY_PATH"})
@@ -173,6 +173,9 @@ class _Walk(Walk):
         if self._debconf is not None and is_question(name or ""):
             truth, self._variables["RET"] = ask(self._debconf, name or "", arguments, certain=not self._unsure)
             return truth
+        folder, last = self._variables.get("PWD"), arguments[-1] if arguments else None
+        if name == "realpath" and folder and last and not last.startswith("/"):
+            arguments = [*arguments[:-1], f"{folder}/{last}"]
         call = Call(self._scene, name or "", arguments, self._source, self.emit)
         if name == "xargs":
             return self._xargs(command, arguments, raw)
@@ -259,9 +262,10 @@ class _Walk(Walk):
         return False
 
     def _change_folder(self, arguments: list[str | None]) -> bool | None:
-        """`cd`: what is said of relative paths is never known, so only its truth counts."""
+        """`cd`: what is said of relative paths is never known (but to `realpath`), so only its truth counts."""
         path = arguments[0] if len(arguments) == 1 else None
-        return None if path is None or not path.startswith("/") else self._stage.is_dir(path)
+        self._variables["PWD"] = path = path if path is not None and path.startswith("/") else None
+        return None if path is None else self._stage.is_dir(path)
 
     def _read(self, command: Command, arguments: list[str | None]) -> bool | None:
         if None in arguments:
