@@ -30,7 +30,8 @@ def _log(difference: Difference) -> bool:
 
 
 def _bytecode(difference: Difference) -> bool:
-    return difference.ours is None and difference.theirs is not None and difference.theirs.type == "file"
+    kind = "file" if difference.path.endswith(".pyc") else "folder"
+    return difference.ours is None and difference.theirs is not None and difference.theirs.type == kind
 
 
 def _empty(difference: Difference) -> bool:
@@ -69,7 +70,7 @@ ALLOWED = (
     Allowed(
         "bytecode",
         "stale bytecode is removed and not compiled again: python compiles what it does not find",
-        re.compile(r"usr/(lib|share)/.*/__pycache__/[^/]+\.pyc"),
+        re.compile(r"usr/(lib|share)/.*/__pycache__(/[^/]+\.pyc)?"),
         _bytecode,
     ),
     Allowed(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from proxy.tell import table
 from tests.differential.judge import Verdict
 
+SHOWN = 40  # differences that are told in full
 HEAD = ("image", "upgraded", "skipped", "coverage", "paths", "differ", "explained", "unexplained", "records", "checks")
 
 
@@ -62,9 +63,11 @@ def render_details(verdict: Verdict) -> str:
         if item["package"] not in verdict.patched.held
     ]
     lines += [f"explained: {count} x {name}" for name, count in Counter(name for _, name in verdict.explained).items()]
-    for item in verdict.unexplained:
+    for item in verdict.unexplained[:SHOWN]:
         lines.append(f"DIFFERS {item.path}: {item.what} (package {item.owner or 'none'})")
         lines += [f"    {line}" for line in item.text.splitlines()]
+    if len(verdict.unexplained) > SHOWN:
+        lines.append(f"... and {len(verdict.unexplained) - SHOWN} more differences")
     lines += [f"RECORD {item}" for item in verdict.records]
     lines += [f"CHECK {item}" for item in verdict.complaints]
     return "\n".join(lines)

@@ -17,6 +17,30 @@ SLIM = (
     "path-include=/usr/share/locale/locale.alias",
 )
 SAME = ("libssl3", "liblzma5", "zlib1g", "libzstd1", "libstdc++6", "libgcc-s1", "libbz2-1.0", "libcom-err2")
+# What the owner of an image does to it: a certificate of his own, a zone, a shell, libraries and settings of his own.
+OWNED = """
+set -e
+mkdir -p /usr/local/share/ca-certificates/own /opt/app/lib /etc/nginx
+openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=judge -days 3650 \\
+    -keyout /dev/null -out /usr/local/share/ca-certificates/own/judge.crt
+sed -i 's#^mozilla/GTS_Root_R1.crt#!&#' /etc/ca-certificates.conf
+update-ca-certificates
+ln -sf /usr/share/zoneinfo/Europe/Berlin /etc/localtime
+echo Europe/Berlin > /etc/timezone
+sed -i 's/worker_connections 768/worker_connections 512/' /etc/nginx/nginx.conf
+echo '# own' >> /etc/bash.bashrc
+cp /lib/*-linux-gnu/libz.so.1 /opt/app/lib/libown.so.1
+echo /opt/app/lib > /etc/ld.so.conf.d/app.conf
+ldconfig
+printf '#!/bin/sh\\nexec /bin/sh "$@"\\n' > /usr/local/bin/own-shell
+chmod 0755 /usr/local/bin/own-shell
+add-shell /usr/local/bin/own-shell
+update-alternatives --set pager /bin/more
+update-alternatives --install /usr/bin/editor editor /usr/local/bin/own-shell 5
+rm -rf /usr/share/man /var/log/* /usr/share/doc/openssl
+dpkg-divert --local --rename --divert /usr/bin/openssl.real --add /usr/bin/openssl
+ln -s openssl.real /usr/bin/openssl
+"""
 EXCLUDES = (
     "path-exclude=/usr/share/judge-excluded/*",
     "path-include=/usr/share/judge-excluded/keep",
@@ -44,6 +68,7 @@ class Root:
         include: packages beyond the smallest set.
         dpkg: lines of dpkg's configuration, in force when it is made.
         foreign: further architectures; `newer` names their packages as dpkg does, name:arch.
+        owner: a shell script that is run in it in the end.
         newer: packages of it that a signed source on loopback has newer versions of; its own sources are not asked.
         recorded: a tar under the recorded data's `rootfs`, instead of one that is made.
         handmade: whether it is the one with the packages made by hand, which count for no coverage.
@@ -56,6 +81,7 @@ class Root:
     include: tuple[str, ...] = ()
     dpkg: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
+    owner: str = ""
     recorded: str = ""
     handmade: bool = False
     newer: tuple[str, ...] = ()
@@ -75,6 +101,13 @@ ROOTS = {
             ("openssl", *(f"{name}:i386" for name in SAME)),
             foreign=("i386",),
             newer=(*SAME, *(f"{name}:i386" for name in SAME), "openssl"),
+            version="12",
+        ),
+        Root(
+            "bookworm-owned",
+            "bookworm",
+            ("openssl", "ca-certificates", "tzdata", "python3-minimal", "nginx-light", "libexpat1"),
+            owner=OWNED,
             version="12",
         ),
         Root("trixie-minbase", "trixie", version="13"),

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from proxy.serve import machine_platform
+from tests.differential.chroot import Chroot
 from tests.differential.roots import Root
 from tests.support import REPOSITORY, data_path, require_tool
 
@@ -72,6 +73,10 @@ def tree_of(root: Root, release_uri: str, change: Change | None = None, about: o
         _finish(tree)
         if change is not None:
             change(tree, scratch)
+        if root.owner:
+            chroot = Chroot(tree, scratch / "state")
+            chroot.prepare({})
+            chroot.run("sh", "-c", root.owner)
         pack(tree, new)
 
     with kept(root.name, (root, release_uri, about), ".tar", make) as path:
