@@ -4,9 +4,10 @@ Owns the model; `certs.settings` reads the file. Durations are in seconds, sizes
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from certs import settings
 from certs.settings import Bytes, Port, Seconds, Section
@@ -61,15 +62,55 @@ class UpstreamConfig(Section):
     timeout: Seconds = 30.0
 
 
-class ExtraSource(Section):
-    """A further package source, for images of the distribution that `keyring` names (debian, ubuntu)."""
+def _plain_address(uri: str) -> str:
+    """Refuse an address with a user or password: those have files and a setting of their own."""
+    parts = urlsplit(uri)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("not an http or https address")
+    if "@" in parts.netloc:
+        raise ValueError("an address must not hold a user or password; give them in sources.credentials")
+    return uri
 
-    uri: str
+
+Address = Annotated[str, AfterValidator(_plain_address)]
+
+
+class ExtraSource(Section):
+    """A further package source, for images of the distribution that `keyring` names (debian, ubuntu).
+
+    `architectures` (Debian's names; all if empty) are those that it serves. With `fallback` it serves only images whose
+    own lists leave no source. `check_valid_until` says whether a release that has expired is refused.
+    """
+
+    uri: Address
     suite: str
     components: tuple[str, ...] = ("main",)
     keyring: str
     family: str = "dpkg"
     security: bool = False
+    architectures: tuple[str, ...] = ()
+    fallback: bool = False
+    check_valid_until: bool = True
+
+
+class SourceCredentials(Section):
+    """What is sent to package sources under `prefix` (https), and nowhere else.
+
+    Either `user` with the first line of `password_file`, or the first line of `token_file` as a bearer token.
+    """
+
+    prefix: Address
+    user: str = ""
+    password_file: Path | None = None
+    token_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.prefix.startswith("https://"):
+            raise ValueError("credentials go over TLS only: the prefix must be an https address")
+        if bool(self.user and self.password_file) == bool(self.token_file):
+            raise ValueError("give user and password_file, or token_file")
+        return self
 
 
 class SourcesConfig(Section):
@@ -77,7 +118,8 @@ class SourcesConfig(Section):
 
     `machine` is the machine's own apt configuration (the default for Debian images). `mirrors` maps URI prefixes of
     images' sources to others, `allow` lists further URI prefixes that images may name, `private` hosts of sources
-    that may resolve to private addresses. `keyrings` adds files per keyring name (debian, ubuntu).
+    that may resolve to private addresses. `keyrings` adds files per keyring name (debian, ubuntu, or a host).
+    `archives` maps releases at the end of their life (debian/stretch, ubuntu/16.04) to the host that keeps them.
     """
 
     machine: Path | None = Path("/etc/apt")
@@ -86,6 +128,9 @@ class SourcesConfig(Section):
     private: tuple[str, ...] = ()
     extra: tuple[ExtraSource, ...] = ()
     keyrings: dict[str, tuple[Path, ...]] = Field(default_factory=dict)
+    archives: dict[str, Address] = Field(default_factory=dict)
+    credentials: tuple[SourceCredentials, ...] = ()
+    ca_file: Path | None = None  # authorities that package sources may use besides the system's
     http_proxy: str | None = None
     refresh_seconds: Seconds = 900.0
     max_index_age: Seconds = 86400.0

@@ -4,10 +4,11 @@ Owns the reading of /etc/apt and /usr/share/keyrings into `SourceSettings`. Pars
 host is written down anywhere in admend: the default for Debian images is what this machine's own apt is set to.
 """
 
+import base64
 import re
 from pathlib import Path
 
-from proxy.config import SourcesConfig
+from proxy.config import ExtraSource, SourcesConfig
 from proxy.engine.family import PackageSource, SourceSettings
 from proxy.errors import MalformedInput
 
@@ -31,6 +32,7 @@ def read_settings(config: SourcesConfig) -> SourceSettings:
         mirrors=dict(config.mirrors),
         allowed=config.allow,
         keyrings=_keyrings(config),
+        archives=dict(config.archives),
         extra=tuple(
             PackageSource(
                 family=item.family,
@@ -40,18 +42,45 @@ def read_settings(config: SourcesConfig) -> SourceSettings:
                 keys=(item.keyring,),
                 security=item.security,
                 written="the setting sources.extra",
+                options=_options(item),
             )
             for item in config.extra
         ),
     )
 
 
+def _options(item: ExtraSource) -> dict[str, str]:
+    """Return an extra source's options, as the family reads them."""
+    options = {"architectures": " ".join(item.architectures)} if item.architectures else {}
+    options |= {"fallback": "yes"} if item.fallback else {}
+    return options if item.check_valid_until else {**options, "check-valid-until": "no"}
+
+
+def read_source_credentials(config: SourcesConfig) -> dict[str, str]:
+    """Return the Authorization header by address prefix; MalformedInput names a file that is wrong."""
+    found: dict[str, str] = {}
+    for item in config.credentials:
+        path = item.token_file or item.password_file
+        try:
+            secret = path.read_text().split("\n", 1)[0].strip() if path else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise MalformedInput("the credentials of a source cannot be read", file=str(path)) from error
+        if not secret or not secret.isascii() or not secret.isprintable():
+            raise MalformedInput("needs a secret in its first line", file=str(path))
+        plain = base64.b64encode(f"{item.user}:{secret}".encode()).decode()
+        found[item.prefix] = f"Bearer {secret}" if item.token_file else f"Basic {plain}"
+    return found
+
+
 def source_hosts(config: SourcesConfig, settings: SourceSettings) -> frozenset[str]:
     """Return the hosts that the machine's apt configuration and the operator name: they may have private addresses."""
-    texts = [*settings.machine.values(), *(item.encode() for item in (*config.mirrors.values(), *config.allow))]
-    texts += [item.uri.encode() for item in config.extra]
+    texts = [*settings.machine.values(), *(item.encode() for item in _named_addresses(config))]
     found = {match.decode("ascii", "replace").lower() for text in texts for match in _HOST.findall(text)}
     return frozenset(found | set(config.private))
+
+
+def _named_addresses(config: SourcesConfig) -> tuple[str, ...]:
+    return (*config.mirrors.values(), *config.allow, *config.archives.values(), *(item.uri for item in config.extra))
 
 
 def _apt_files(folder: Path) -> dict[str, bytes]:

@@ -25,7 +25,7 @@ from proxy.credentials import Credentials
 from proxy.derived import Derived
 from proxy.egress import Egress, EgressPolicy
 from proxy.errors import AdmendError, MalformedInput, ResourceExhausted
-from proxy.machine import read_settings, source_hosts
+from proxy.machine import read_settings, read_source_credentials, source_hosts
 from proxy.marks import MarkBook
 from proxy.mirror import EmbeddedMirror, Mirror, open_mirror
 from proxy.oci.manifest import Platform
@@ -57,7 +57,9 @@ class Engine:
                 named=source_hosts(config.sources, settings),
                 timeout=config.upstream.timeout,
                 source_proxy=config.sources.http_proxy,
-            )
+                ca_file=config.sources.ca_file,
+            ),
+            credentials=read_source_credentials(config.sources),
         )
         self.registry = Registry(self.egress, read_credentials(config.upstream.docker_config))
         self.store = BlobStore(config.cache, config.cache_max_bytes)

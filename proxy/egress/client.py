@@ -85,12 +85,20 @@ class Egress:
     Args:
         policy: what may be talked to.
         resolve: turns a host into addresses; the system's resolver unless a test has its own.
+        credentials: Authorization headers by address prefix; sent over TLS to addresses below it, and nowhere else.
 
     Attributes:
         requests: counts sent requests by host and status (0: no answer).
     """
 
-    def __init__(self, policy: EgressPolicy, *, resolve: Resolver = resolve_host) -> None:
+    def __init__(
+        self,
+        policy: EgressPolicy,
+        *,
+        resolve: Resolver = resolve_host,
+        credentials: Mapping[str, str] | None = None,
+    ) -> None:
+        self._credentials = [(parse_url(prefix), value) for prefix, value in (credentials or {}).items()]
         self.policy, self.requests = policy, Counter[tuple[str, int]]()
         context = ssl.create_default_context()
         if policy.ca_file is not None:
@@ -163,12 +171,24 @@ class Egress:
             TrustFailure: a host or address on the way is not allowed.
             UpstreamUnavailable: no answer, or 429 or 5xx, after all attempts.
         """
-        request = _Request(method, self.policy.check_url(url, purpose), dict(headers or {}), content, purpose)
+        target = self.policy.check_url(url, purpose)
+        request = _Request(method, target, {**self._authorize(target), **(headers or {})}, content, purpose)
         response, final = await self._answer(request, Attempts(self.policy, monotonic(), attempts))
         try:
             yield StreamedResponse(response, final)
         finally:
             await response.aclose()
+
+    def _authorize(self, url: httpx.URL) -> dict[str, str]:
+        """Return the header with the credentials of the longest prefix that the address is below."""
+        fitting = [
+            (len(prefix.path), value)
+            for prefix, value in self._credentials
+            if url.scheme == "https"
+            and origin_of(prefix) == origin_of(url)
+            and f"{url.path}/".startswith(f"{prefix.path.rstrip('/')}/")
+        ]
+        return {"Authorization": max(fitting)[1]} if fitting else {}
 
     async def _answer(self, request: "_Request", tries: Attempts) -> tuple[httpx.Response, httpx.URL]:
         """Send a request until there is an answer that means something."""
@@ -260,7 +280,9 @@ class Egress:
         except FAILURES as error:
             refused = _certificate_error(error)
             if refused is not None:
-                reason = f"its certificate is not trusted: {refused.verify_message} (see upstream.ca_file)"
+                reason = (
+                    f"its certificate is not trusted: {refused.verify_message} (see upstream.ca_file, sources.ca_file)"
+                )
                 raise TrustFailure(f"{show_url(hop.url)}: {reason}") from error
             raise
         finally:

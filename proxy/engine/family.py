@@ -165,8 +165,8 @@ class SourceSettings:
 
     `machine` holds the machine's own package manager configuration, file name to text (for dpkg: /etc/apt). `mirrors`
     maps URI prefixes to URI prefixes. `allowed` are URI prefixes that images may name. `keyrings` maps a keyring's
-    name (``debian``, ``ubuntu``) to its bytes. `extra` are the
-    operator's own additional sources.
+    name (``debian``, ``ubuntu``) to its bytes. `extra` are the operator's own additional sources. `archives` maps
+    releases that are at the end of their life (``debian/stretch``) to the address of the host that keeps them.
     """
 
     machine: Mapping[str, bytes] = field(default_factory=dict)
@@ -174,6 +174,7 @@ class SourceSettings:
     allowed: tuple[str, ...] = ()
     keyrings: Mapping[str, bytes] = field(default_factory=dict)
     extra: tuple[PackageSource, ...] = ()
+    archives: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

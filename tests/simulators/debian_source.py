@@ -31,6 +31,12 @@ from webhook.demo.package_source import (
 
 __all__ = ["Deb", "DebFile", "DebianSource", "Suite", "build_deb", "keyring", "new_key"]
 
+DETACHED = {
+    "no-release": ("InRelease", "Release", "Release.gpg"),
+    "detached": ("InRelease",),  # what is left is as good
+    "detached-bad": ("InRelease",),  # and one letter of Release changed
+    "detached-alone": ("InRelease", "Release.gpg"),
+}
 FAULTS = frozenset(
     {
         "bad-signature",  # one letter of the signed text changed
@@ -41,7 +47,7 @@ FAULTS = frozenset(
         "wrong-codename",  # another suite's Release behind this address
         "wrong-hash",  # Packages files that are not those the Release lists
         "wrong-deb",  # packages that are not those the index lists
-        "no-release",  # no InRelease at all
+        *DETACHED,
         "truncated-index",  # a signed Packages.xz that ends too early
     }
 )
@@ -124,10 +130,9 @@ class DebianSource:
 
 def render_with_fault(suite: Suite, key: Tsk, fault: str = "") -> dict[str, bytes]:
     """Return the suite's files as `render_suite` does, spoiled by `fault`."""
-    if fault == "expired":
-        suite = replace(suite, valid_until=datetime(2020, 1, 1, tzinfo=UTC))
-    if fault == "future":
-        suite = replace(suite, date=datetime.now(UTC).replace(year=datetime.now(UTC).year + 2, day=1))
+    ahead = datetime.now(UTC).replace(year=datetime.now(UTC).year + 2, day=1)
+    dates = {"expired": {"valid_until": datetime(2020, 1, 1, tzinfo=UTC)}, "future": {"date": ahead}}
+    suite = replace(suite, **dates.get(fault, {}))
     files = render_suite(suite, new_key() if fault == "foreign-key" else key)
     base = f"dists/{suite.codename}"
     release, signed = files[f"{base}/Release"], files[f"{base}/InRelease"]
@@ -135,8 +140,10 @@ def render_with_fault(suite: Suite, key: Tsk, fault: str = "") -> dict[str, byte
         files[f"{base}/InRelease"] = signed.replace(b"Origin: Debian", b"Origin: Debiam")
     elif fault == "unsigned":
         files[f"{base}/InRelease"] = release
-    elif fault == "no-release":
-        del files[f"{base}/InRelease"]
+    elif fault in DETACHED:
+        files = {path: data for path, data in files.items() if path.removeprefix(f"{base}/") not in DETACHED[fault]}
+        wrong = release.replace(b"Origin: Debian", b"Origin: Debiam")
+        files |= {f"{base}/Release": wrong} if fault == "detached-bad" else {}
     elif fault == "wrong-codename":
         other = release.replace(b"Codename: " + suite.codename.encode(), b"Codename: elsewhere")
         other = other.replace(b"Suite: " + suite.name.encode(), b"Suite: elsewhere")

@@ -113,7 +113,7 @@ def render_packages(debs: Sequence[tuple[Deb, bytes]]) -> bytes:
 
 
 def render_suite(suite: Suite, key: Tsk) -> dict[str, bytes]:
-    """Return every file of the suite by its path under the source's address: pool, indexes, Release and InRelease."""
+    """Return every file of the suite by its path under the source's address: pool, indexes and the signed release."""
     built = [(deb, build_deb(deb)) for deb in suite.packages]
     files = {deb.filename: data for deb, data in built}
     base, listed = f"dists/{suite.codename}", {}
@@ -130,6 +130,7 @@ def render_suite(suite: Suite, key: Tsk) -> dict[str, bytes]:
     release = render_release(suite, listed)
     files[f"{base}/Release"] = release
     files[f"{base}/InRelease"] = clear_sign(release, key)
+    files[f"{base}/Release.gpg"] = bytes(sign(key.signer(), release, mode=SignatureMode.DETACHED))
     return files
 
 

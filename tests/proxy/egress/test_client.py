@@ -6,7 +6,7 @@ import logging
 import socket
 import ssl
 from asyncio.selector_events import BaseSelectorEventLoop as SelectorLoop
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -55,7 +55,9 @@ async def serve(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIte
 
 
 @asynccontextmanager
-async def opened(policy: EgressPolicy, **names: str) -> AsyncIterator[Egress]:
+async def opened(
+    policy: EgressPolicy, *, credentials: Mapping[str, str] | None = None, **names: str
+) -> AsyncIterator[Egress]:
     """Give a client for which the given names resolve to the given addresses, one after the other."""
     answers = {name.replace("_", "."): addresses.split() for name, addresses in names.items()}
 
@@ -65,7 +67,7 @@ async def opened(policy: EgressPolicy, **names: str) -> AsyncIterator[Egress]:
             return (left.pop(0) if len(left) > 1 else left[0],)
         return (host.strip("[]"),) if host != "2130706433" else ("127.0.0.1",)
 
-    egress = Egress(policy, resolve=resolve)
+    egress = Egress(policy, resolve=resolve, credentials=credentials)
     try:
         yield egress
     finally:
@@ -352,6 +354,43 @@ async def test_loopback_is_asked_whether_it_speaks_tls(tmp_path: Path) -> None:
         async with opened(EgressPolicy(named=LOOPBACK, attempts=1)) as stranger:
             with pytest.raises(TrustFailure, match=r"certificate is not trusted.*upstream\.ca_file"):
                 await stranger.fetch(f"https://{secure}/", limit=9)
+
+
+async def test_credentials_go_to_addresses_below_their_prefix_over_tls_and_nowhere_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    seen: list[tuple[str, str]] = []
+
+    def handler(request: web.Request) -> web.Response:
+        seen.append((request.path, request.headers.get("Authorization", "")))
+        if request.path == "/esm/away":
+            return web.Response(status=302, headers={"Location": f"https://{other}/landed"})
+        return web.Response(status=503 if request.path == "/esm/broken" else 200)
+
+    context, authority = make_certificate(tmp_path)
+    policy = EgressPolicy(named=LOOPBACK, ca_file=authority, attempts=1)
+    async with serve(handler, context) as host, serve(handler, context) as other, serve(handler) as plain:
+        credentials = {f"https://{host}/esm": "Basic aHVudGVy", f"https://{host}/esm/infra/": "Bearer t0ken"}
+        async with opened(policy, credentials=credentials) as egress:
+            for url in (f"https://{host}/esm/a", f"https://{host}/esm/infra/b", f"https://{host}/esmeralda"):
+                await egress.fetch(url, limit=9, purpose=Purpose.SOURCE)
+            await egress.fetch(f"https://{other}/esm/a", limit=9, purpose=Purpose.SOURCE)
+            await egress.fetch(f"http://{plain}/esm/a", limit=9, purpose=Purpose.SOURCE)
+            await egress.fetch(f"https://{host}/esm/away", limit=9, purpose=Purpose.SOURCE)
+            with pytest.raises(UpstreamUnavailable) as caught:
+                await egress.fetch(f"https://{host}/esm/broken", limit=9, purpose=Purpose.SOURCE)
+    assert seen == [
+        ("/esm/a", "Basic aHVudGVy"),
+        ("/esm/infra/b", "Bearer t0ken"),
+        ("/esmeralda", ""),
+        ("/esm/a", ""),
+        ("/esm/a", ""),
+        ("/esm/away", "Basic aHVudGVy"),
+        ("/landed", ""),
+        ("/esm/broken", "Basic aHVudGVy"),
+    ]
+    assert "aHVudGVy" not in caplog.text + str(caught.value)
 
 
 def make_certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:

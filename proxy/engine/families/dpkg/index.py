@@ -1,19 +1,21 @@
 """The index of one apt source: asked for, verified from the signature down, stored, and read back by package name.
 
-Owns the order of trust: InRelease (signature, suite, dates), then the Packages files by the digests that it lists.
-Asks for ``.gz`` before ``.xz``: Debian's xz files need a 64 MiB dictionary and eight times the time to unpack, for a
-quarter less to fetch. Refuses indexes that unpack to more than the release says.
+Owns the order of trust: InRelease, or Release with Release.gpg (signature, suite, dates), then the Packages files by
+the digests that it lists. Asks for ``.gz`` before ``.xz``: Debian's xz files need a 64 MiB dictionary and eight times
+the time to unpack, for a quarter less to fetch. Refuses indexes that unpack to more than the release says.
 Specifications: Debian's DebianRepository/Format page, apt-transport and by-hash in apt.conf(5), deb822(5).
 
-Algorithm (numbers in the code): 1. InRelease: signature, suite, dates; 2. of every component, for the architecture
-and for ``all`` where it is listed apart, the first listed form of its Packages file, by hash if the release says so;
-3. where one is absent (mirrors lag), the next form or the plain path; 4. all of them, unpacked piece by piece, into
-one file that finds packages by name.
+Algorithm (numbers in the code): 1. the signed release: signature, suite, dates; 2. of every component, for the
+architecture and for ``all`` where it is listed apart, the first listed form of its Packages file, by hash if the
+release says so; 3. where one is absent (mirrors lag), the next form or the plain path; 4. all of them, unpacked piece
+by piece, into one file that finds packages by name.
 """
 
+import bz2
 import lzma
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
@@ -22,7 +24,14 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from proxy.engine.families.dpkg.deb822 import Stanza, parse_relations
-from proxy.engine.families.dpkg.release import MAX_SIZE, Release, check_release, open_signed, parse_release
+from proxy.engine.families.dpkg.release import (
+    MAX_SIZE,
+    Release,
+    check_release,
+    open_detached,
+    open_signed,
+    parse_release,
+)
 from proxy.engine.families.dpkg.spool import StanzaReader, write_texts
 from proxy.engine.family import (
     VALID_UNTIL,
@@ -37,14 +46,16 @@ from proxy.engine.family import (
     Refresh,
     SourceSettings,
 )
+from proxy.engine.inflate import open_layer
 from proxy.errors import MalformedInput, TrustFailure, Unsupported, UpstreamRefused
 from proxy.oci.digest import Digest
 
 MAX_INDEX = 1 << 30  # bytes of Packages text when the release does not say; Debian's main has 50 MB
 PIECE = 1 << 16
 
-FORMS = (".gz", ".xz", "")
+FORMS = (".gz", ".zst", ".xz", ".bz2", "")
 _URL_SAFE = "/+~:=@,!$&'()*;-._"
+_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"  # zstd and nothing else, bounded and to its end
 _GZIP = 31  # zlib's window size that means a gzip header
 _KEPT_FIELDS = ("Component", "Multi-Arch", "Phased-Update-Percentage", "Filename", "Size", "SHA256")
 _FACTS = (
@@ -72,15 +83,10 @@ class _Wanted:
 
 def refresh_source(source: PackageSource, settings: SourceSettings, now: datetime, spool: BinaryIO) -> Refresh:
     """Verify the source's index and write it to `spool`: see `Family.refresh`."""
-    base = f"{source.uri.rstrip('/')}/" + (source.suite if _is_flat(source) else f"dists/{source.suite}")
-    base = base.rstrip("/")
-    request = Fetch(f"{base}/InRelease", limit=MAX_SIZE)
-    answer = (yield (request,))[request]  # (1)
-    if isinstance(answer, Absent):
-        raise UpstreamRefused(f"{source.label}: the source has no InRelease ({answer.reason})", status=404)
-    with answer.open() as stream:
-        signed = stream.read(MAX_SIZE)
-    release = parse_release(open_signed(signed, source, settings.keyrings), f"{source.label} InRelease")
+    folder = source.suite.removeprefix("./") if _is_flat(source) else f"dists/{source.suite}"
+    base = f"{source.uri.rstrip('/')}/{folder}".rstrip("/")
+    text = yield from _signed_text(source, settings, base)  # (1)
+    release = parse_release(text, f"{source.label} Release")
     check_release(release, source, now)
     wanted, missing = _wanted(release, source, base)  # (2)
     found: dict[str, tuple[str, Blob]] = {}
@@ -105,6 +111,35 @@ def refresh_source(source: PackageSource, settings: SourceSettings, now: datetim
     if release.valid_until is not None:
         facts[VALID_UNTIL] = release.valid_until.isoformat()
     return PackageIndex(source, release.date, facts, _spool_blob(source, spool))
+
+
+def _signed_text(
+    source: PackageSource, settings: SourceSettings, base: str
+) -> Generator[tuple[Fetch, ...], Mapping[Fetch, Blob | Absent], bytes]:
+    """(1) Ask for InRelease, or Release and Release.gpg where there is none; return the text that is signed."""
+    request = Fetch(f"{base}/InRelease", limit=MAX_SIZE)
+    answer = (yield (request,))[request]
+    if isinstance(answer, Blob):
+        return open_signed(_whole(answer), source, settings.keyrings)
+    plain, signature = (Fetch(f"{base}/{name}", limit=MAX_SIZE) for name in ("Release", "Release.gpg"))
+    answers = yield (plain, signature)
+    text, detached = answers[plain], answers[signature]
+    if isinstance(text, Absent) and isinstance(detached, Absent):
+        release = re.split("[-/]", source.suite, maxsplit=1)[0]
+        raise UpstreamRefused(
+            f"{source.label}: the source has no InRelease and no Release ({answer.reason}). If this release is at the"
+            " end of its life, its files have moved: name the host that keeps them in the setting"
+            f" sources.archives, as {(source.keys or ('debian',))[0]}/{release or 'codename'}",
+            status=404,
+        )
+    if isinstance(text, Absent) or isinstance(detached, Absent):
+        raise TrustFailure(f"{source.label}: no InRelease, and a Release without its Release.gpg; refused")
+    return open_detached(_whole(text), _whole(detached), source, settings.keyrings)
+
+
+def _whole(blob: Blob) -> bytes:
+    with blob.open() as stream:
+        return stream.read(MAX_SIZE)
 
 
 def _is_flat(source: PackageSource) -> bool:
@@ -183,7 +218,9 @@ def _unpack(form: str, blob: Blob, wanted: _Wanted, source: PackageSource) -> It
                 if seen > wanted.size:
                     raise TrustFailure(f"{where}: unpacks to more than the {wanted.size} bytes it may have; refused")
                 yield piece
-    except (lzma.LZMAError, zlib.error, EOFError) as error:
+    except MalformedInput as error:
+        raise error.within(where) from error.__cause__
+    except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         raise MalformedInput(f"cannot be unpacked ({error})", file=where) from error
 
 
@@ -195,7 +232,12 @@ def _inflate(form: str, stream: BinaryIO) -> Iterator[bytes]:
     if form == ".gz":
         yield from _inflate_gzip(stream)
         return
-    unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=256 << 20)
+    if form == ".zst":
+        reader = open_layer(stream, _ZSTD, where="a zstd file")
+        while piece := reader.read(1 << 20):
+            yield piece
+        return
+    unpacker = bz2.BZ2Decompressor() if form == ".bz2" else lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=256 << 20)
     while not unpacker.eof:
         piece = stream.read(PIECE) if unpacker.needs_input else b""
         if not piece and unpacker.needs_input:

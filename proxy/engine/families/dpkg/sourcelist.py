@@ -14,16 +14,24 @@ from proxy.errors import MalformedInput
 
 MAX_FILE = 1 << 20  # bytes; a source list of a real image has a few hundred
 MAX_ENTRIES = 256
+SIGNED_BY, SIGNED_BY_KEY = "signed-by", "signed-by-key"  # options of sources: fingerprints, a block of keys
 
 _OPTIONS = re.compile(r"\[([^\]]*)\]\s*(.*)")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_~-]*(?:/[A-Za-z0-9.+_~-]+)*/?")
 _FLAT = re.compile(r"(?:\./|/|[A-Za-z0-9.+_~-]+(?:/[A-Za-z0-9.+_~-]+)*/)")
+_FINGERPRINT = re.compile(r"[0-9A-Fa-f]{40}!?")
+_TRUSTING = ("trusted", "allow-insecure", "allow-weak", "allow-downgrade-to-insecure")
+_CHECKS = ("check-valid-until", "check-date")
+_RENAMED = {"architectures": "arch", "languages": "lang", "targets": "target"}  # deb822's names of options
 _NO = frozenset({"no", "false", "without", "off", "disable", "0"})
 
 
 @dataclass(frozen=True, slots=True)
 class SourceEntry:
-    """One address and suite. `archs` is empty for any; `options` has lower-case names; `fault` says what is bad."""
+    """One address and suite. `archs` is empty for any; `options` has lower-case names; `fault` says what is bad.
+
+    An option may add to a list or take from it (``arch+=``, ``Architectures-Remove``): its name ends in ``+`` or ``-``.
+    """
 
     uri: str
     suite: str
@@ -32,6 +40,33 @@ class SourceEntry:
     written: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     fault: str = ""
+
+
+def serves(entry: SourceEntry, arch: str) -> bool:
+    """Say whether an entry is for packages of `arch`."""
+    archs = {*entry.archs, *(_words(entry.options.get("arch+", "")) if entry.archs else ())}
+    return (not archs or arch in archs or arch == "all") and arch not in _words(entry.options.get("arch-", ""))
+
+
+def unsafe_options(entry: SourceEntry) -> tuple[str, ...]:
+    """Return the options, as written, by which an entry asks for less care than apt takes by itself."""
+    asked = [f"{name}={entry.options[name]}" for name in _TRUSTING if entry.options.get(name, "no").lower() not in _NO]
+    given_up = [f"{name}={entry.options[name]}" for name in _CHECKS if entry.options.get(name, "yes").lower() in _NO]
+    return (*asked, *given_up)
+
+
+def signed_by(entry: SourceEntry) -> dict[str, str]:
+    """Return what Signed-By narrows the keys to: fingerprints, or a block of keys. A file's name is left out."""
+    text = entry.options.get("signed-by", "")
+    if "-----BEGIN PGP PUBLIC KEY BLOCK-----" in text:
+        lines = (line.strip() for line in text.split("\n"))
+        return {SIGNED_BY_KEY: "\n".join("" if line == "." else line for line in lines).strip() + "\n"}
+    prints = [word.rstrip("!").upper() for word in _words(text) if _FINGERPRINT.fullmatch(word)]
+    return {SIGNED_BY: " ".join(prints)} if prints else {}
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
 
 
 def is_list_name(name: str) -> bool:
@@ -72,12 +107,12 @@ def _parse_line(text: str, written: str) -> SourceEntry:
     if match is not None:
         for option in match[1].split():
             name, _, value = option.partition("=")
-            options[name.lower()] = value
+            options[name.lower()] = value.strip('"')
         text = match[2]
     words = re.sub(r"\[[^\]]*\]", "[]", text).split()  # a CD-ROM's name stands in brackets, with blanks
     if len(words) < 2:  # noqa: PLR2004 - an address and a suite
         return SourceEntry(words[0] if words else "", "", written=written, fault="an address and a suite are needed")
-    archs = tuple(part for part in options.get("arch", "").split(",") if part)
+    archs = tuple(_words(options.get("arch", "")))
     return _checked(SourceEntry(words[0], words[1], tuple(words[2:]), archs, written, options))
 
 
@@ -99,10 +134,19 @@ def _parse_stanza(stanza: Stanza, written: str) -> Iterator[SourceEntry]:
         yield SourceEntry(" ".join(uris), "", written=written, fault="URIs and Suites are needed")
         return
     components, archs = tuple(stanza.get("Components").split()), tuple(stanza.get("Architectures").split())
-    options = {name.lower(): value.strip() for name, value in stanza.items()}
+    options = {_option(name): value.strip() for name, value in stanza.items()}
     for uri in uris:
         for suite in suites:
             yield _checked(SourceEntry(uri, suite, components, archs, written, options))
+
+
+def _option(field: str) -> str:
+    """Return the one-line style's name of a deb822 field."""
+    name = field.lower()
+    for ending, sign in (("-add", "+"), ("-remove", "-")):
+        if name.endswith(ending):
+            return _RENAMED.get(name.removesuffix(ending), name.removesuffix(ending)) + sign
+    return _RENAMED.get(name, name)
 
 
 def _checked(entry: SourceEntry) -> SourceEntry:

@@ -2,13 +2,14 @@
 
 Owns the judgement over addresses that an image names: everything in an image is hostile. Uses http and https only;
 only hosts that this machine's own apt uses for the same distribution, that the operator mapped, or that he allowed.
-Ignores proxies, credentials, ``Signed-By`` and ``trusted=yes`` of an image: keys are pinned per distribution, by the
-distribution's id; a keyring named like a host is trusted for that host. No host is written down here.
+Ignores proxies, credentials and ``trusted=yes`` of an image: keys are pinned per distribution, by the distribution's
+id; a keyring named like a host is trusted for that host; ``Signed-By`` narrows them down. No host is written here.
 Specification: sources.list(5), apt.conf(5), os-release(5).
 
 Algorithm (numbers in the code): 1. the image's own lists, each entry judged; 2. if that leaves none (distroless images
 have no lists), the machine's entries of the same distribution, with the image's codename in place of the machine's and
-component main; 3. the operator's own additional sources for that release.
+component main, and the operator's sources that are meant for this; 3. the operator's own additional sources for that
+release; 4. a release that the operator knows to be archived comes from its archive's host, whatever was named.
 """
 
 import re
@@ -16,7 +17,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from proxy.engine.families.dpkg.sourcelist import SourceEntry, is_list_name, parse_source_list
+from proxy.engine.families.dpkg.aptconf import AptConf, apply_apt_conf, conf_files
+from proxy.engine.families.dpkg.sourcelist import (
+    SourceEntry,
+    is_list_name,
+    parse_source_list,
+    serves,
+    signed_by,
+    unsafe_options,
+)
 from proxy.engine.family import Distribution, PackageSource, SkippedSource, SourceSettings
 from proxy.engine.osrelease import parse_distribution
 from proxy.engine.rootfs import RootFS
@@ -34,8 +43,7 @@ DEBIAN_CODENAMES = {
 }
 OLD_SECURITY = frozenset({"buster", "stretch", "jessie"})  # their security suite is written buster/updates
 
-_COMMENT = re.compile(r"/\*.*?\*/|^\s*(?://|#).*?$", re.DOTALL | re.MULTILINE)
-_PROXY = re.compile(r"\bproxy(?:-auto-?detect)?\b", re.IGNORECASE)
+_PROXY = re.compile(r"::proxy(?:-auto-?detect)?(?:::|$)")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,2000}")
 
 
@@ -60,14 +68,17 @@ def image_sources(
         judged = [_judge(entry, distribution, name, settings, machine) for name in archs]
         usable = [item for item in judged if isinstance(item, PackageSource)]
         skipped += [item for item in judged[:1] if isinstance(item, SkippedSource) and not usable]
+        skipped += _ignored_options(entry) if usable else ()
         for source in usable:
             _add(sources, source)
-    if not sources:  # (2)
+    own = bool(sources)
+    if not own:  # (2)
         for source in (source for name in archs for source in machine.sources(name)):
-            _add(sources, source)
+            _add(sources, _archived(source, distribution, settings))
     for extra in settings.extra:  # (3)
         if extra.family == "dpkg" and distribution.id in extra.keys and _fits(extra.suite, distribution):
-            for name in archs:
+            serving = extra.options.get("architectures", "").split() or archs
+            for name in (name for name in archs if name in serving and not (own and "fallback" in extra.options)):
                 _add(sources, replace(extra, arch=name, components=extra.components or ("main",)))
     if not sources:
         skipped.append(SkippedSource("", "settings", _nothing(distribution)))
@@ -87,7 +98,8 @@ def _nothing(distribution: Distribution) -> str:
     release = " ".join(part for part in (distribution.id, distribution.version, distribution.codename) if part)
     return (
         f"no package source is known for {release or 'a system without os-release'}: set sources.extra for it, or"
-        " sources.mirrors or sources.allow for the addresses that its images name"
+        " sources.mirrors or sources.allow for the addresses that its images name, or sources.archives if it is at the"
+        " end of its life"
     )
 
 
@@ -99,11 +111,18 @@ def _with_codename(distribution: Distribution) -> Distribution:
 
 
 def _named_proxies(fs: RootFS) -> Iterator[SkippedSource]:
-    folder = "etc/apt/apt.conf.d"
-    for path in ("etc/apt/apt.conf", *(f"{folder}/{name}" for name in fs.listdir(folder))):
-        data = fs.read(path)
-        if data is not None and _PROXY.search(_COMMENT.sub("", data.decode("utf-8", "replace"))):
+    for path, data in conf_files(fs):
+        conf = AptConf()
+        apply_apt_conf(conf, data)
+        if any(_PROXY.search(name) and value.lower() not in {"", "direct", "false"} for name, value in conf.items()):
             yield SkippedSource("", f"/{path}", "apt.conf names a proxy; ignored")
+
+
+def _ignored_options(entry: SourceEntry) -> Iterator[SkippedSource]:
+    """Yield what an entry that is used asks for and does not get."""
+    for option in unsafe_options(entry):
+        reason = f"its option {option} is ignored: the source must be signed and valid all the same"
+        yield SkippedSource(_without_credentials(entry.uri), entry.written, reason)
 
 
 def _image_entries(fs: RootFS) -> Iterator[SourceEntry]:
@@ -120,11 +139,12 @@ def _judge(
     """(1) Return the image's entry as a source, or why it is not used."""
     uri = entry.uri.replace("$(ARCH)", arch)
     reason = entry.fault or _bad_address(uri)
-    if not reason and entry.archs and arch not in {*entry.archs, "all"}:
-        reason = f"it is for {', '.join(entry.archs)}, the image is {arch}"
+    if not reason and not serves(entry, arch):
+        wanted = ", ".join(entry.archs) or "other architectures"
+        reason = f"it is for {wanted}, the image is {arch}"
     keys: tuple[str, ...] = (distribution.id,)
     if not reason:
-        mapped = _mapped(uri, settings)
+        mapped = _mapped(uri, settings) or _archive_of(uri, entry.suite, distribution, settings)
         host = urlsplit(mapped or uri).hostname or ""
         keys += (host,) if host in settings.keyrings else ()
         if mapped is None and _endpoint(uri) not in machine.endpoints and not _allowed(uri, settings.allowed):
@@ -136,15 +156,16 @@ def _judge(
     if reason:
         return SkippedSource(_without_credentials(entry.uri), entry.written, reason)
     suite = entry.suite.replace("$(ARCH)", arch)
-    entry = replace(entry, written=f"image: {entry.written}")
-    return _source(entry, uri, suite, distribution, arch=arch, keys=keys)
+    written = replace(entry, written=f"image: {entry.written}")
+    source = _source(written, uri, suite, distribution, arch=arch, keys=keys)
+    return _without_end(source, entry.uri, distribution, settings)
 
 
 def _source(
     entry: SourceEntry, uri: str, suite: str, distribution: Distribution, *, arch: str, keys: tuple[str, ...]
 ) -> PackageSource:
     moving = re.split("[-/]", suite, maxsplit=1)[0] in MOVING
-    options = {"codename": distribution.codename} if moving and distribution.codename else {}
+    options = {**signed_by(entry), **({"codename": distribution.codename} if moving and distribution.codename else {})}
     security = suite.endswith("-security") or "/updates" in suite
     return PackageSource("dpkg", uri.rstrip("/"), suite, entry.components, arch, keys, security, entry.written, options)
 
@@ -192,6 +213,37 @@ def _mapped(uri: str, settings: SourceSettings) -> str | None:
     return settings.mirrors[prefix].rstrip("/") + uri[len(prefix.rstrip("/")) :]
 
 
+def _archive_of(uri: str, suite: str, distribution: Distribution, settings: SourceSettings) -> str | None:
+    """(4) Return where the archive of an old release has what the distribution had at `uri`, or None."""
+    base = next((settings.archives[name] for name in _release_names(distribution) if name in settings.archives), None)
+    path = urlsplit(uri).path.rstrip("/")
+    theirs = path == f"/{distribution.id}" or path.startswith((f"/{distribution.id}-", f"/{distribution.id}/"))
+    first = re.split("[-/]", suite, maxsplit=1)[0]
+    if base is None or not theirs or first not in {distribution.codename, *MOVING}:
+        return None
+    return base.rstrip("/") + path
+
+
+def _archived(source: PackageSource, distribution: Distribution, settings: SourceSettings) -> PackageSource:
+    """(4) Return the machine's source, from the archive's host if the release is there."""
+    moved = _archive_of(source.uri, source.suite, distribution, settings)
+    return source if moved is None else _without_end(replace(source, uri=moved), source.uri, distribution, settings)
+
+
+def _without_end(
+    source: PackageSource, uri: str, distribution: Distribution, settings: SourceSettings
+) -> PackageSource:
+    """Return a source from an archive, whose releases have expired for good, as one that may be old."""
+    if source.uri != (_archive_of(uri, source.suite, distribution, settings) or "").rstrip("/"):
+        return source
+    return replace(source, options={**source.options, "check-valid-until": "no"})
+
+
+def _release_names(distribution: Distribution) -> tuple[str, ...]:
+    names = (distribution.codename, distribution.version)
+    return tuple(f"{distribution.id}/{name}" for name in names if name)
+
+
 def _allowed(uri: str, prefixes: Iterable[str]) -> bool:
     return any(_under(uri, prefix) for prefix in prefixes)
 
@@ -227,7 +279,8 @@ class _Machine:
 
     def _is_distribution(self, entry: SourceEntry) -> bool:
         """Say whether the entry is of the image's distribution: by its keyring, else by the machine's codename."""
-        keyring = entry.options.get("signed-by", "").rpartition("/")[2]
+        path = entry.options.get("signed-by", "")
+        keyring = path.rpartition("/")[2] if path.startswith("/") else ""  # else fingerprints, or a block of keys
         if keyring:
             return keyring.startswith(f"{self._distribution.id}-") and bool(self._distribution.id)
         first = re.split("[-/]", entry.suite, maxsplit=1)[0]

@@ -1,26 +1,36 @@
 """The index of a source: trusted from the signature down, stored, and read back."""
 
+import bz2
+import gzip
 import io
 import lzma
+import os
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from pysequoia import Cert, SignatureMode, sign
 
+from proxy.engine.families.dpkg.detached import split_signatures
 from proxy.engine.families.dpkg.index import IndexReader, refresh_source
 from proxy.engine.families.dpkg.release import open_signed, parse_release
+from proxy.engine.families.dpkg.sourcelist import SIGNED_BY, SIGNED_BY_KEY
 from proxy.engine.families.dpkg.spool import StanzaReader, write_stanzas
 from proxy.engine.family import Absent, Blob, Fetch, PackageIndex, PackageSource, SourceSettings
 from proxy.errors import MalformedInput, TrustFailure, Unsupported, UpstreamRefused
 from proxy.oci.digest import Digest
 from tests.simulators.debian_source import Deb, DebianSource, Suite, keyring, new_key
-from tests.support import data_path
+from tests.support import data_path, require_tool
+from webhook.demo.package_source import clear_sign, render_release
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 OPENSSL = Deb("openssl", "3.0.2-1", fields={"Depends": "libssl3 (>= 3), libc6 | libc", "Breaks": "old (<< 2)"})
@@ -94,6 +104,8 @@ def test_a_good_source_is_indexed_and_found_by_name() -> None:
         ("future", "in the future"),
         ("wrong-codename", "asked for bookworm, but the release is of elsewhere"),
         ("wrong-hash", "digest"),
+        ("detached-bad", "no good signature"),
+        ("detached-alone", "Release without its Release.gpg"),
     ],
 )
 def test_a_source_that_is_not_to_be_trusted_is_refused(fault: str, message: str) -> None:
@@ -101,9 +113,133 @@ def test_a_source_that_is_not_to_be_trusted_is_refused(fault: str, message: str)
         refresh(asked(server), {"debian": server.keyring})
 
 
-def test_a_source_without_a_release_is_refused_by_name() -> None:
-    with DebianSource([SUITE], "no-release") as server, pytest.raises(UpstreamRefused, match="has no InRelease"):
+def test_a_source_without_a_release_is_refused_by_name_and_says_what_to_set_for_an_old_release() -> None:
+    with DebianSource([SUITE], "no-release") as server, pytest.raises(UpstreamRefused) as caught:
         refresh(asked(server), {"debian": server.keyring})
+    assert "bookworm: the source has no InRelease and no Release" in str(caught.value)
+    assert "sources.archives, as debian/bookworm" in str(caught.value)
+
+
+def test_a_release_with_its_signature_beside_it_is_as_good() -> None:
+    other = new_key()
+    with DebianSource([SUITE], "detached") as server:
+        assert refresh(asked(server), {"debian": server.keyring}).facts["Codename"] == "bookworm"
+        path = "dists/bookworm/Release"
+        foreign = bytes(sign(other.signer(), server.files[path], mode=SignatureMode.DETACHED))
+        server.files[f"{path}.gpg"] = joined(foreign, server.files[f"{path}.gpg"])
+        assert refresh(asked(server), {"debian": server.keyring}).facts["Codename"] == "bookworm"
+        server.files[f"{path}.gpg"] = foreign
+        with pytest.raises(TrustFailure, match=r"Release\.gpg has no good signature by a key of debian"):
+            refresh(asked(server), {"debian": server.keyring})
+        for damaged in (b"", b"no signature", foreign[:-90], b"\x99\x00\x01x", b"\xc2\xff\xff\xff\xff\xffx", b"\x88"):
+            server.files[f"{path}.gpg"] = damaged
+            with pytest.raises(MalformedInput):
+                refresh(asked(server), {"debian": server.keyring})
+
+
+def joined(*signatures: bytes) -> bytes:
+    """Return several signatures as one binary file."""
+    return b"".join(packet for one in signatures for packet in split_signatures(one, "here"))
+
+
+@pytest.mark.interop
+def test_signatures_of_the_real_tool_are_read(tmp_path: Path) -> None:
+    gpg = require_tool("gpg")
+    home = {"GNUPGHOME": str(tmp_path), "PATH": os.defpath}
+    run = partial(subprocess.run, env=home, check=True, capture_output=True)
+    run([gpg, "--batch", "--passphrase", "", "--quick-generate-key", "key@archive.example", "rsa2048", "sign"])
+    keys = run([gpg, "--export"]).stdout
+    with DebianSource([SUITE], "detached") as server:
+        text = server.files["dists/bookworm/Release"]
+        for armor in (["--armor"], []):
+            signature = run([gpg, *armor, "--detach-sign"], input=text).stdout
+            server.files["dists/bookworm/Release.gpg"] = signature
+            assert refresh(asked(server), {"debian": keys}).facts["Codename"] == "bookworm"
+        server.files["dists/bookworm/Release.gpg"] = joined(signature, signature)
+        assert refresh(asked(server), {"debian": keys}).facts["Codename"] == "bookworm"
+        server.files["dists/bookworm/Release"] = text + b"X: 1\n"
+        with pytest.raises(TrustFailure, match="no good signature"):
+            refresh(asked(server), {"debian": keys})
+
+
+def test_signed_by_narrows_the_keys_and_adds_none() -> None:
+    other = new_key()
+    both = keyring(other)
+    with DebianSource([SUITE]) as server:
+        keys = {"debian": server.keyring + both}
+        right = Cert.from_bytes(server.keyring).fingerprint.upper()
+        wrong = Cert.from_bytes(both).fingerprint.upper()
+        block = str(Cert.from_bytes(server.keyring))
+        for options in ({SIGNED_BY: right}, {SIGNED_BY: f"{wrong} {right}"}, {SIGNED_BY_KEY: block}):
+            refresh(asked(server, options=options), keys)
+        with pytest.raises(TrustFailure, match="no good signature"):
+            refresh(asked(server, options={SIGNED_BY: wrong}), keys)
+        with pytest.raises(TrustFailure, match="no good signature"):
+            refresh(asked(server, options={SIGNED_BY_KEY: str(Cert.from_bytes(both))}), keys)
+        with pytest.raises(TrustFailure, match="is no key of 'debian' here; if it is to be trusted"):
+            refresh(asked(server, options={SIGNED_BY: "A" * 40}), keys)
+        with pytest.raises(TrustFailure, match="cannot be read"):
+            refresh(asked(server, options={SIGNED_BY_KEY: "-----BEGIN PGP PUBLIC KEY BLOCK-----\n"}), keys)
+
+
+PACKERS = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress, ".zst": zstandard.compress}
+
+
+@pytest.mark.parametrize("form", [*PACKERS, ""])
+def test_every_form_of_a_packages_file_is_read_and_bounded(form: str) -> None:
+    path = "main/binary-amd64/Packages"
+    for lie in (False, True):
+        with DebianSource([SUITE]) as server:
+            plain = server.files[f"dists/bookworm/{path}"]
+            packed = PACKERS.get(form, bytes)(plain + b"\nPackage: more\nVersion: 1\n" if lie else plain)
+            listed = {path: plain, path + form: packed}
+            release = render_release(replace(SUITE, by_hash=False), listed)
+            server.files = {
+                "dists/bookworm/InRelease": clear_sign(release, server.key),
+                f"dists/bookworm/{path}{form}": packed,
+            }
+            if lie and form:
+                with pytest.raises(TrustFailure, match="unpacks to more than"):
+                    refresh(asked(server), {"debian": server.keyring})
+            else:
+                assert IndexReader(refresh(asked(server), {"debian": server.keyring})).lookup("openssl")
+            if form and not lie:
+                cut = packed[:-12]
+                listed[path + form] = cut
+                release = render_release(replace(SUITE, by_hash=False), listed)
+                server.files["dists/bookworm/InRelease"] = clear_sign(release, server.key)
+                server.files[f"dists/bookworm/{path}{form}"] = cut
+                with pytest.raises(MalformedInput, match=r"cannot be unpacked|cut short|ends"):
+                    refresh(asked(server), {"debian": server.keyring})
+
+
+def test_a_package_is_of_the_component_that_lists_it() -> None:
+    free = replace(SUITE, packages=(OPENSSL,))
+    with DebianSource([free]) as server:
+        text = b"Package: odd\nVersion: 1\nArchitecture: amd64\nX-Component: main\nComponent: main\n"
+        listed = {
+            "main/binary-amd64/Packages": server.files["dists/bookworm/main/binary-amd64/Packages"],
+            "non-free/x/binary-amd64/Packages": text,
+        }
+        release = render_release(replace(free, by_hash=False), listed)
+        server.files |= {f"dists/bookworm/{path}": data for path, data in listed.items()}
+        server.files["dists/bookworm/InRelease"] = clear_sign(release, server.key)
+        source = asked(server, components=("main", "non-free/x"))
+        reader = IndexReader(refresh(source, {"debian": server.keyring}))
+    assert [one.fields["Component"] for one in reader.lookup("openssl")] == ["main"]
+    assert [one.fields["Component"] for one in reader.lookup("odd")] == ["non-free/x"]
+
+
+def test_a_flat_source_is_indexed() -> None:
+    with DebianSource([SUITE]) as server:
+        text = server.files["dists/bookworm/main/binary-amd64/Packages"]
+        release = render_release(replace(SUITE, by_hash=False), {"Packages": text})
+        server.files = {"InRelease": clear_sign(release, server.key), "Packages": text}
+        index = refresh(asked(server, suite="./", components=()), {"debian": server.keyring})
+        assert IndexReader(index).lookup("openssl")
+        server.files = {f"sub/{path}": data for path, data in server.files.items()}
+        index = refresh(asked(server, suite="sub/", components=()), {"debian": server.keyring})
+        assert IndexReader(index).lookup("openssl")
 
 
 def test_an_index_cut_short_is_malformed() -> None:
@@ -197,6 +333,8 @@ def test_a_package_whose_address_leaves_the_source_is_malformed() -> None:
         b"Suite: x\nDate: yesterday\nSHA256:\n " + b"0" * 64 + b" 1 a\n",
         b"Suite: x\nSHA256:\n short 1 a\n",
         b"Suite: x\nSuite: y\n",
+        b"Suite: x\nsuite: y\n",
+        b"Date: Thu, 01 Jan 2026 00:00:00 UTC\nSHA256:\n " + b"0" * 64 + b" 1 a\n " + b"0" * 64 + b" 2 a\n",
         b"\xff",
     ],
 )

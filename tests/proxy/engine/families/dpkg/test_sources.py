@@ -142,8 +142,10 @@ def test_the_images_own_sources_are_used_where_the_machine_knows_the_host() -> N
     ]
     assert {source.keys for source in sources} == {("debian",)}
     assert sources[0].written == "image: /etc/apt/sources.list:2"
-    (skip,) = skipped
+    told, skip, other = skipped
+    assert told.endswith("its option trusted=yes is ignored: the source must be signed and valid all the same")
     assert skip.endswith("it is for arm64, the image is amd64")
+    assert "option trusted=yes is ignored" in other
 
 
 @pytest.mark.parametrize(
@@ -261,3 +263,106 @@ def test_a_list_without_end_is_cut() -> None:
 def test_no_bytes_make_the_parser_fail(data: bytes, name: str) -> None:
     for entry in parse_source_list(b"deb " + data, name):
         assert entry.written.startswith(name)
+
+
+def test_lists_of_architectures_are_added_to_and_taken_from() -> None:
+    def served(options: str, *archs: str) -> list[str]:
+        line = f"deb [{options}] http://archive.example/debian bookworm main\n".encode()
+        sources, _ = image_sources(
+            rootfs_of({LIST: line}), BOOKWORM, archs[0], SourceSettings(machine=MACHINE), archs[1:]
+        )
+        return [source.arch for source in sources if source.written.startswith("image")]
+
+    assert served("arch=i386 arch+=amd64", "amd64", "i386", "arm64") == ["amd64", "i386"]
+    assert served("arch+=s390x", "amd64", "i386") == ["amd64", "i386"]
+    assert served("arch-=i386", "amd64", "i386") == ["amd64"]
+    assert served("lang=en by-hash=force pdiffs=no", "amd64") == ["amd64"]
+
+
+def test_deb822_options_mean_the_same() -> None:
+    stanza = (
+        b"Types: deb\nURIs: http://archive.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\n"
+        b"Architectures: i386 armhf\nArchitectures-Add: amd64\nArchitectures-Remove: armhf\nTrusted: yes\n"
+        b"Check-Valid-Until: no\nSigned-By: " + b"a" * 40 + b", " + b"B" * 40 + b"!\n"
+    )
+    files = {"etc/apt/sources.list.d/x.sources": stanza}
+    sources, skipped = image_sources(rootfs_of(files), BOOKWORM, "amd64", SETTINGS, ["armhf", "i386"])
+    assert [f"{one.suite} {one.arch}" for one in sources] == [
+        "bookworm amd64",
+        "bookworm i386",
+        "bookworm-updates amd64",
+        "bookworm-updates i386",
+    ]
+    assert {one.options["signed-by"] for one in sources} == {f"{'A' * 40} {'B' * 40}"}
+    assert all("check-valid-until" not in one.options for one in sources)
+    assert sorted({one.reason.split(" is ")[0] for one in skipped}) == [
+        "its option check-valid-until=no",
+        "its option trusted=yes",
+    ]
+
+
+def test_a_block_of_keys_in_signed_by_is_kept_without_its_indentation() -> None:
+    block = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n abc=\n -----END PGP PUBLIC KEY BLOCK-----"
+    stanza = (
+        f"Types: deb\nURIs: http://archive.example/debian\nSuites: bookworm\nComponents: main\nSigned-By:\n {block}\n"
+    )
+    sources, _ = judge({"etc/apt/sources.list.d/x.sources": stanza.encode()})
+    assert sources[0].options == {
+        "signed-by-key": "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nabc=\n-----END PGP PUBLIC KEY BLOCK-----\n"
+    }
+    machine = {"os-release": MACHINE["os-release"], "x.sources": stanza.replace("bookworm", "trixie").encode()}
+    sources, _ = judge({}, SourceSettings(machine=machine))
+    assert brief(sources) == ["http://archive.example/debian bookworm main"]
+    assert "signed-by-key" in sources[0].options
+
+
+STRETCH = Distribution("debian", "9", "stretch")
+ARCHIVES = SourceSettings(machine=MACHINE, archives={"debian/stretch": "https://old.example/"})
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_a_release_at_the_end_of_its_life_comes_from_its_archive(lists: bool) -> None:
+    lines = (
+        b"deb http://gone.example/debian stretch main\ndeb http://gone.example/debian-security stretch/updates main\n"
+        b"deb http://third.example/packages/debian stretch main\n"
+    )
+    sources, skipped = judge({LIST: lines} if lists else {}, ARCHIVES, STRETCH)
+    assert [text for text in brief(sources) if "-updates" not in text] == [
+        "https://old.example/debian stretch main",
+        "https://old.example/debian-security stretch/updates main",
+    ]
+    assert {source.options["check-valid-until"] for source in sources} == {"no"}
+    assert len(skipped) == lists
+    others, _ = judge({}, ARCHIVES)
+    assert brief(others)[0] == "http://archive.example/debian bookworm main"
+
+
+def test_an_archive_may_be_named_by_version_and_a_mirror_comes_before_it() -> None:
+    jammy = Distribution("ubuntu", "16.04", "xenial")
+    line = {LIST: b"deb http://any.example/ubuntu xenial-updates main\n"}
+    settings = SourceSettings(archives={"ubuntu/16.04": "http://old.example"})
+    assert brief(judge(line, settings, jammy)[0]) == ["http://old.example/ubuntu xenial-updates main"]
+    mapped = SourceSettings(archives=settings.archives, mirrors={"http://any.example/": "http://mine.example/x"})
+    (source,) = judge(line, mapped, jammy)[0]
+    assert (source.uri, source.options) == ("http://mine.example/x/ubuntu", {})
+
+
+def test_sources_of_the_settings_serve_some_architectures_and_only_images_without_their_own() -> None:
+    def extra(uri: str, **options: str) -> PackageSource:
+        return PackageSource("dpkg", uri, "noble", ("main",), keys=("ubuntu",), options=options)
+
+    settings = SourceSettings(
+        allowed=("http://own.example/",),
+        extra=(
+            extra("http://main.example", architectures="amd64 i386", fallback="yes"),
+            extra("http://ports.example", architectures="arm64", fallback="yes"),
+        ),
+    )
+    noble, line = Distribution("ubuntu", "24.04", "noble"), {LIST: b"deb http://own.example/ubuntu noble main\n"}
+
+    def uris(files: dict[str, bytes], arch: str) -> list[str]:
+        return [one.uri for one in image_sources(rootfs_of(files), noble, arch, settings)[0]]
+
+    assert uris({}, "amd64") == ["http://main.example"]
+    assert uris({}, "arm64") == ["http://ports.example"]
+    assert uris(line, "arm64") == ["http://own.example/ubuntu"]
