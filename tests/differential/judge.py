@@ -94,8 +94,8 @@ def judge(root: Root, folder: Path) -> Verdict:
         watch.lap("compare")
         complaints = [*owned_and_allowed(compared.owned), *_check(Chroot(ours, state), Chroot(theirs, state), result)]
         watch.lap("check")
-    different = [item for item in compared.differences if item.path not in compared_already]
-    reasons = [(item, explain(item)) for item in different]
+    told = {item for item in compared.differences if item.path in compared_already and item.what == "content"}
+    reasons = [(item, explain(item)) for item in compared.differences if item not in told]
     return Verdict(
         root,
         offered.suites,
@@ -140,6 +140,7 @@ def _check(ours: Chroot, theirs: Chroot, result: Patched) -> Iterator[str]:
         yield f"dpkg --audit: {line}"
     verify = [set(item.run("dpkg", "-V", codes=frozenset({0, 1})).splitlines()) for item in (ours, theirs)]
     yield from (f"dpkg -V: {line}" for line in sorted(verify[0] - verify[1]))
+    ours.run("apt-get", "check")
     left = upgrades_offered(ours).keys() - result.held.keys()
     yield from (f"apt-get upgrade would still upgrade {name}" for name in sorted(left))
     listed = [item.run("ldconfig", "-p") for item in (ours, theirs)]

@@ -20,8 +20,9 @@ from proxy.engine.family import Distribution, PackageSource
 from proxy.engine.rootfs import RootFS
 from proxy.machine import read_settings
 from proxy.serve import machine_platform
-from tests.differential.handmade import NEW, OWNER, PACKAGES, build_handmade, install_handmade
+from tests.differential.handmade import NEW, build_handmade, install_handmade
 from tests.differential.newer import build_newer, render_pocket
+from tests.differential.packages import OWNER, PACKAGES
 from tests.differential.roots import Root
 from tests.differential.trees import CACHE, KEYRING, kept, pack, tree_of
 from tests.simulators.debian_source import DebianSource
