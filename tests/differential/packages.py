@@ -241,6 +241,40 @@ PACKAGES: dict[str, tuple[Made, Made]] = {
         Made(files("usr/share/judge-same/a"), fields={"Multi-Arch": "same", "Architecture": "amd64"}),
         Made(files("usr/share/judge-same/a", text="new\n"), fields={"Multi-Arch": "same", "Architecture": "amd64"}),
     ),
+    "judge-inplace": (
+        Made(files("usr/share/judge-inplace/a")),
+        Made(
+            files("usr/share/judge-inplace/a", "usr/share/judge-inplace/file", "usr/share/judge-inplace/through/b")
+            | files("usr/share/judge-inplace/dangling/c")
+            | {"usr/share/judge-inplace/folder": Item(target="a"), "usr/share/judge-inplace/link": Item("a file")}
+        ),
+    ),
+    "judge-take-from": (Made(files("usr/share/judge-take/a", "usr/share/judge-take/b")),) * 2,
+    "judge-take-to": (
+        Made(files("usr/share/judge-take/c")),
+        Made(files("usr/share/judge-take/c", "usr/share/judge-take/b"), fields={"Replaces": "judge-take-from"}),
+    ),
+    "judge-vanish-from": (Made(files("usr/share/judge-vanish/a")),) * 2,
+    "judge-vanish-to": (
+        Made(files("usr/share/judge-vanish/b")),
+        Made(files("usr/share/judge-vanish/a", "usr/share/judge-vanish/b"), fields={"Replaces": "judge-vanish-from"}),
+    ),
+    "judge-confmove-from": (
+        Made(files("etc/judge-confmove", "usr/share/judge-confmove/a"), ("etc/judge-confmove",)),
+        Made(files("usr/share/judge-confmove/a", text="new\n")),
+    ),
+    "judge-confmove-to": (
+        Made(files("usr/share/judge-confmove/b")),
+        Made(
+            files("etc/judge-confmove", "usr/share/judge-confmove/b", text="new\n"),
+            ("etc/judge-confmove",),
+            fields={"Replaces": "judge-confmove-from (<< 2.0~)", "Breaks": "judge-confmove-from (<< 2.0~)"},
+        ),
+    ),
+    "judge-essential": (
+        Made(files("usr/share/judge-essential"), fields={"Essential": "yes"}),
+        Made(files("usr/share/judge-essential", text="new\n"), fields={"Essential": "yes"}),
+    ),
     "judge-held": (Made(files("usr/share/judge-held")), Made(files("usr/share/judge-held", text="new\n"))),
     "judge-needs": (
         Made(files("usr/share/judge-needs")),
@@ -263,6 +297,13 @@ echo mine > /usr/bin/judge-tool
 dpkg-statoverride --update --add root games 4750 /usr/bin/judge-set
 dpkg-statoverride --update --add games games 2770 /var/lib/judge-set
 echo mine > /usr/share/judge-gone/shared/mine
+cd /usr/share/judge-inplace
+echo mine > file
+mkdir folder elsewhere
+echo mine > folder/mine
+ln -s elsewhere through
+ln -s nowhere dangling
+ln -s a link
 mv /srv/judge-local /srv/judge-elsewhere
 ln -s judge-elsewhere /srv/judge-local
 rm /usr/share/judge-local/deleted
