@@ -80,7 +80,7 @@ def measure_first(start: Start, image: str, *, small: str | None, repetitions: i
     Args:
         start: makes a proxy.
         image: the reference.
-        small: an image of the same sources that is seen before; None measures a process that has seen nothing.
+        small: an image that is seen before; None measures a process that has seen nothing.
         repetitions: how many.
     """
     answers: list[Answer] = []

@@ -100,7 +100,9 @@ def _load(load: dict[str, Any]) -> list[Row]:
     repeat = large["repeat_cached"]
     phases = {name: value for name, value in first["phases_ms"].items() if value >= 1}
     peaks = [group["memory_mib"] for group in groups]
+    known = load["known"]["median_ms"]
     return [
+        ("first sight, packages known from another image, ms", "", f"{known:.0f}", _judge([known], AIM_FIRST_MS, "ms")),
         ("", "", "large", ""),
         (f"{size['layers']} layers, MB as pulled / unpacked", "", _size(size), ""),
         ("first sight, ms", "", f"{first['median_ms']:.0f}", ""),

@@ -114,6 +114,10 @@ def measure_load(hosts: tuple[str, str], archive_port: int, sizes: dict[str, ima
             "repeat_cached": repeated.render(),
         }
     }
+    say(f"{images.MINBASE}: first sight after another image with its packages")
+    other = named(plain, images.APART[0])
+    known = measure_first(start, named(plain, images.MINBASE), small=other, repetitions=LARGE_RUNS)
+    figures["known"] = known.render()
     for key, group in (("sharing", images.SHARING), ("apart", images.APART)):
         say(f"eight images at once, {key}")
         burst = measure_burst(start, [named(plain, name) for name in group], small=small)
