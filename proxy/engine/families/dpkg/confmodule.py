@@ -43,16 +43,22 @@ def is_question(name: str) -> bool:
     return name.startswith("db_") and name[3:] in _COMMANDS
 
 
-def ask(debconf: Debconf, name: str, arguments: Sequence[str | None], *, certain: bool) -> tuple[bool, str]:
-    """Carry out a command of confmodule: did it succeed, and what is in RET then.
+def ask(
+    debconf: Debconf, name: str, arguments: Sequence[str | None], *, certain: bool
+) -> tuple[bool | None, str | None]:
+    """Carry out a command of confmodule: did it succeed, and what is in RET then; None where that is not known.
 
-    `certain` says that it is surely reached; only what changes nothing is answered otherwise.
+    `certain` says that it is surely reached. What else would change is in doubt from then on.
     """
     known = [argument for argument in arguments if argument is not None]
     command = name.removeprefix("db_")
-    if len(known) != len(arguments) or not (certain or command in _READING):
-        raise NotReproduced("a question to debconf that is not known")
     if command == "stop":
         return True, ""
-    code, text = debconf.ask([command.upper(), *known])
-    return code == 0, text
+    if len(known) == len(arguments) and (certain or command in _READING):
+        code, text = debconf.ask([command.upper(), *known])
+        return code == 0, text
+    question = arguments[1 if command == "input" else 0] if arguments else None
+    if command not in {"set", "reset", "fset", "subst", "input", "go"} or (question is None and command != "go"):
+        raise NotReproduced("a question to debconf that is not known")
+    debconf.doubt(question)
+    return (command == "go") or None, None

@@ -55,6 +55,7 @@ class Debconf:
                     question.variables[name.strip()] = value.lstrip()
             self._questions[stanza.get("name", "")] = question
         self._asked: list[str] = []
+        self._doubted: set[str] = set()
         self._escapes = False
         self.owner = ""
 
@@ -73,10 +74,16 @@ class Debconf:
         """
         line = " ".join(words)
         name, *arguments = (_unescaped(line) if self._escapes else line.split()) or [""]
+        if name.upper() in {"GET", "FGET", "METAGET", "GO"} and self._doubted & {*arguments[:1], *self._asked}:
+            raise NotReproduced(f"the answer of debconf to {line}")
         command = _COMMANDS.get(name.upper())
         if command is None:
             raise NotReproduced(f"the debconf command {name}")
         return command(self, arguments)
+
+    def doubt(self, question: str | None) -> None:
+        """Note that a question may have been changed, or all that were asked."""
+        self._doubted |= {question} if question is not None else set(self._asked)
 
     def _check(self, stage: Stage) -> None:
         text = (stage.read(CONFIGURATION) or b"").decode("utf-8", "replace")

@@ -67,8 +67,10 @@ def test_without_a_config_script_the_database_and_the_default_answer() -> None:
 @pytest.mark.parametrize(
     ("postinst", "what"),
     [
-        (f". {CONFMODULE}\nif cmp -s /proc/x /y; then db_set zone/area Asia; fi", "db_set"),
-        (f'. {CONFMODULE}\ndb_set zone/area "$(cat /proc/x)"', "not known"),
+        (f". {CONFMODULE}\nif cmp -s /proc/x /y; then db_set zone/area Asia; fi\ndb_get zone/area", "db_get"),
+        (f". {CONFMODULE}\nif cmp -s /proc/x /y; then db_input high zone/area; db_go; fi\ndb_get zone/area", "db_get"),
+        (f'. {CONFMODULE}\ndb_set zone/area "$(cat /proc/x)"\ndb_fget zone/area seen', "db_fget"),
+        (f'. {CONFMODULE}\ndb_set "$(cat /proc/x)" Asia', "not known"),
         (f". {CONFMODULE}\ndb_x_loadtemplatefile /x", "db_x_loadtemplatefile"),
         (f"if cmp -s /proc/x /y; then . {CONFMODULE}; fi", "exec"),
     ],
@@ -77,6 +79,11 @@ def test_what_may_or_may_not_be_said_to_debconf_is_not_understood(postinst: str,
     unknown, _ = run(f"#!/bin/sh\n{postinst}\n", config=None)
     assert unknown is not None
     assert what in unknown.what
+
+
+def test_what_may_or_may_not_be_said_to_debconf_does_no_harm_if_nobody_asks() -> None:
+    doubtful = "if cmp -s /proc/x /y; then db_fset zone/area seen false; db_input high zone/area || true; db_go; fi"
+    assert run(f"#!/bin/sh\nset -e\n. {CONFMODULE}\n{doubtful}\n")[0] is None
 
 
 def test_a_config_script_that_is_not_understood_and_databases_elsewhere_are_told() -> None:
