@@ -8,6 +8,7 @@ Specification: dpkg-maintscript-helper(1), deb-systemd-helper(1p), update-altern
 from collections.abc import Callable, Mapping
 
 from proxy.engine.families.dpkg.alternatives import list_alternatives, run_update_alternatives
+from proxy.engine.families.dpkg.cacertificates import run_update_ca_certificates
 from proxy.engine.families.dpkg.call import DOES, Call, Command, Verdict
 from proxy.engine.families.dpkg.dpkgquery import QUERIES, query
 from proxy.engine.families.dpkg.filecommands import FILE_COMMANDS
@@ -132,6 +133,12 @@ def _ldconfig(call: Call) -> Verdict:
     return DOES if words is None else run_ldconfig(call.stage, words, call.scene.arch)
 
 
+def _ca_certificates(call: Call) -> Verdict:
+    """`update-ca-certificates`, see there."""
+    words = call.known()
+    return DOES if words is None else run_update_ca_certificates(call.stage, words)
+
+
 def _add_user(call: Call) -> Verdict:
     """`adduser --system NAME` and its like, of users and groups that are there."""
     words = call.known()
@@ -175,6 +182,7 @@ COMMANDS: Mapping[str, Command] = {
     "getent": _getent,
     "update-alternatives": _alternatives,
     "ldconfig": _ldconfig,
+    "update-ca-certificates": _ca_certificates,
     "dpkg-trigger": _trigger,
     "adduser": _add_user,
     "addgroup": _add_user,

@@ -86,6 +86,12 @@ def test_what_may_or_may_not_be_said_to_debconf_does_no_harm_if_nobody_asks() ->
     assert run(f"#!/bin/sh\nset -e\n. {CONFMODULE}\n{doubtful}\n")[0] is None
 
 
+def test_what_is_found_in_the_folder_that_a_script_changed_to_is_named_from_there() -> None:
+    find = "cd /srv/certs\nfind . -type f -name '*.crt' -print | sed -e 's/^\\.\\///' | sort > /etc/found\n"
+    files = {"srv/certs/a.crt": b"", "srv/certs/x/b.crt": b"", "srv/certs/c": b""}
+    assert run(f"#!/bin/sh\n{find}", files=files)[1].read("etc/found") == b"a.crt\nx/b.crt\n"
+
+
 def test_a_config_script_that_is_not_understood_and_databases_elsewhere_are_told() -> None:
     unknown, _ = run(POSTINST, config=b"#!/bin/sh\nreboot\n")
     assert unknown == Unknown(2, "in its config: reboot")
