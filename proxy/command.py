@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from proxy.api import Outcome
 from proxy.config import ProxyConfig, UpstreamConfig
+from proxy.engine.image import parse_config
 from proxy.errors import MalformedInput, ResourceExhausted, Unsupported, UsageError
 from proxy.images import ImageDest, Kind, Location, open_dest, open_source, parse_location
 from proxy.jobs import family_named
@@ -25,8 +27,8 @@ from proxy.patcher import Target, policy_hash
 from proxy.phases import Phases
 from proxy.progress import show_progress
 from proxy.publish import attach_signature
-from proxy.reports import Findings, fixed_versions, parse_report
-from proxy.results import PatchResult
+from proxy.reports import Findings, check_image, fixed_versions, parse_report
+from proxy.results import Opened, PatchResult
 from proxy.serve import Engine, machine_platform
 from proxy.tell import tell_inspection, tell_patch, tell_verified
 from proxy.trust import Claim, SigningKey, VerifyKey, check_claim, is_signature, signature_tag, verify_attached
@@ -98,7 +100,8 @@ async def _patch(options: Namespace, config: ProxyConfig) -> Answer:
         source = await stack.enter_async_context(open_source(image, engine.registry, config.cache))
         phases = Phases(progress)
         only = _only(findings) if findings else None
-        target = Target(source, _base_name(image), phases, keep, dry_run=dry_run, only=only)
+        check = partial(_check_report, findings, options.report) if findings else None
+        target = Target(source, _base_name(image), phases, keep, dry_run=dry_run, only=only, check=check)
         result = await engine.patcher.patch(await source.get_manifest(), target, platforms)
         written = result.top is not None and dest is not None
         if result.top is not None and dest is not None:
@@ -243,6 +246,15 @@ def _only(findings: Findings) -> dict[str, str]:
             return {}
         raise Unsupported(f"the report is about {findings.os_family or 'an unknown system'}: not patched by admend yet")
     return fixed_versions(findings, family_named(family).compare)
+
+
+def _check_report(findings: Findings, where: str, image: Opened) -> None:
+    """Check that the report is about this image; raises MalformedInput."""
+    config, system = parse_config(image.config), image.inspection.distribution
+    try:
+        check_image(findings, [str(item) for item in config.diff_ids], config.architecture, system.id, system.version)
+    except MalformedInput as error:
+        raise error.within("standard input" if where == "-" else where) from None
 
 
 def _fixed(findings: Findings | None, result: PatchResult) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ Pushing and signing are the caller's. The same image, package versions and polic
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from proxy.blobs import BlobStore
 from proxy.codec import decode, encode
 from proxy.config import PolicyConfig
 from proxy.engine.family import Upgrade
-from proxy.engine.image import add_layer, assemble_index, has_patch_layer
+from proxy.engine.image import add_layer, assemble_index, has_patch_layer, parse_config, without_layer
 from proxy.engine.plan import PlanPolicy, UpgradePlan
 from proxy.errors import AdmendError, MalformedInput, ResourceExhausted, Unsupported, UpstreamRefused
 from proxy.flight import gather_all
@@ -67,6 +67,7 @@ class Target:
     keep: ExitStack  # keeps the blobs of the result in the store until the caller has pushed them
     dry_run: bool = False
     only: Mapping[str, str] | None = None
+    check: Callable[[Opened], None] | None = None  # raises where the image is not the one that is meant
 
 
 def policy_hash(policy: PolicyConfig) -> str:
@@ -137,7 +138,7 @@ class Patcher:
     async def open(self, manifest: Manifest, target: Target, *, any_image: bool = False) -> Opened:
         """Pull and scan one manifest's image and say what it holds; nothing of it is changed or executed.
 
-        An image that admend patched already is opened only with `any_image`, to look at it.
+        Of an image that admend patched already the original is opened, or with `any_image`, to look at it, itself.
         """
         self._keep(target, [manifest.config.digest, *(layer.digest for layer in manifest.layers)])
         raw, config = await self._layers.read_config(target.source, manifest)
@@ -145,17 +146,29 @@ class Patcher:
         if config.os != "linux":
             reason = f"a {config.os} image: admend patches the packages of Linux images only"
             return Opened(manifest, raw, platform, (), Inspection("", reason))
+        base = None
         if has_patch_layer(config) and not any_image:
-            reason = "patched by admend already: patch the original, a patch never starts from a patched image"
-            return Opened(manifest, raw, platform, (), Inspection("", reason))
+            found = without_layer(manifest, raw)
+            if found is None:
+                reason = (
+                    "patched by admend already, and other layers lie on top of that: patch what they were built from"
+                )
+                return Opened(manifest, raw, platform, (), Inspection("", reason))
+            base = (manifest.annotations.get(BASE_NAME, ""), manifest.annotations.get(BASE_DIGEST, ""))
+            manifest, raw = found.manifest, found.config_raw
+            self._keep(target, [manifest.config.digest])
+            await self._store.put_bytes(raw)
+            config = parse_config(raw)
         layers = await self._layers.scan_all(target.source, manifest, config, target.phases)
         with target.phases.phase("index"):
-            return Opened(manifest, raw, platform, layers, await self._inspect(layers))
+            return Opened(manifest, raw, platform, layers, await self._inspect(layers), base)
 
     async def _patch_manifest(self, manifest: Manifest, target: Target) -> PlatformResult:
         image = await self.open(manifest, target)
         if image.inspection.reason:
             return describe_result(image, Outcome.UNSUPPORTED, reason=image.inspection.reason)
+        if target.check is not None:
+            target.check(image)
         with target.phases.phase("sources"):
             states, without = await self._sources.refresh_all(image.inspection.sources)
         image = image.with_skipped(without)
@@ -268,8 +281,8 @@ class Patcher:
             raise ResourceExhausted("the build job wrote no layer")
         moved = [[item.key, item.package.version, item.candidate.package.version] for item in plan.upgrades]
         annotations = {
-            BASE_NAME: target.base_name,
-            BASE_DIGEST: str(image.manifest.digest),
+            BASE_NAME: image.base[0] if image.base else target.base_name,
+            BASE_DIGEST: image.base[1] if image.base else str(image.manifest.digest),
             UPGRADES: json.dumps(moved, separators=(",", ":")),
         }
         patched = add_layer(image.manifest, image.config, built.layer, annotations=annotations, created_by=CREATED_BY)

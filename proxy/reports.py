@@ -7,12 +7,14 @@ Specification: https://trivy.dev/latest/docs/configuration/reporting/#json
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cmp_to_key
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from proxy.engine.plan import with_epoch
 from proxy.errors import MalformedInput
 
 MAX_REPORT = 256 << 20  # bytes; a report with 40 findings has 0.2 MB, one with every package of a large image 20 MB
@@ -40,13 +42,18 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a report says; `other` counts its findings that are not of operating system packages."""
+    """What a report says; `other` counts its findings that are not of operating system packages.
+
+    `diff_ids` and `arch` are those of the image that was scanned, or empty where the report does not say.
+    """
 
     artifact_name: str
     os_family: str
     os_version: str
     items: tuple[Finding, ...]
     other: int = 0
+    diff_ids: tuple[str, ...] = ()
+    arch: str = ""
 
 
 class _Vulnerability(BaseModel):
@@ -67,8 +74,14 @@ class _System(BaseModel):
     Name: str = ""
 
 
+class _ImageConfig(BaseModel):
+    architecture: str = ""
+
+
 class _Metadata(BaseModel):
     OS: _System | None = None
+    DiffIDs: list[str] | None = None
+    ImageConfig: _ImageConfig | None = None
 
 
 class _Report(BaseModel):
@@ -89,7 +102,8 @@ def parse_report(data: bytes, where: str = "report") -> Findings:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise MalformedInput(f"not a Trivy report: {place}: {first['msg']}; {ADVICE}", file=where) from error
-    system = (report.Metadata and report.Metadata.OS) or _System()
+    metadata = report.Metadata or _Metadata()
+    system = metadata.OS or _System()
     found: dict[Finding, None] = {}
     other = 0
     for result in report.Results or ():
@@ -101,7 +115,35 @@ def parse_report(data: bytes, where: str = "report") -> Findings:
                 item.PkgName, item.InstalledVersion, item.FixedVersion.strip(), item.VulnerabilityID, item.Severity
             )
             found[finding] = None
-    return Findings(report.ArtifactName, system.Family, system.Name, tuple(found), other)
+    arch = metadata.ImageConfig.architecture if metadata.ImageConfig else ""
+    layers = tuple(metadata.DiffIDs or ())
+    return Findings(report.ArtifactName, system.Family, system.Name, tuple(found), other, layers, arch)
+
+
+def check_image(findings: Findings, diff_ids: Sequence[str], arch: str, system: str, version: str) -> None:
+    """Check that a report is about an image: by its layers, and by its distribution.
+
+    Args:
+        findings: what the report says.
+        diff_ids: the image's.
+        arch: the image's architecture as its config has it; a report about another one of the same index may serve.
+        system: the distribution as os-release has it.
+        version: its VERSION_ID, or empty.
+
+    Raises:
+        MalformedInput: it is about another image; says what differs.
+    """
+    advice = f"scan this very image: `trivy image --format json IMAGE`; the report is about {findings.artifact_name!r}"
+    about = f"{findings.os_family} {findings.os_version}".strip()
+    if findings.os_family and system and findings.os_family != system:
+        raise MalformedInput(f"the report is about {about}, the image is {system} {version}: {advice}")
+    told, found = findings.os_version.split("."), version.split(".")
+    if told[0].isdigit() and found[0].isdigit() and any(a != b for a, b in zip(told, found, strict=False)):
+        raise MalformedInput(f"the report is about {about}, the image is {system} {version}: {advice}")
+    if findings.diff_ids and findings.arch in {"", arch} and tuple(diff_ids) != findings.diff_ids:
+        common = sum(1 for a, b in zip(findings.diff_ids, diff_ids, strict=False) if a == b)
+        layers = f"{len(findings.diff_ids)} layers there, {len(diff_ids)} here, {common} in common"
+        raise MalformedInput(f"the report is about another image ({layers}): {advice}")
 
 
 def _document(data: bytes, where: str) -> dict[str, Any]:
@@ -135,6 +177,9 @@ def _document(data: bytes, where: str) -> dict[str, Any]:
 def fixed_versions(findings: Findings, compare: Callable[[str, str], int]) -> dict[str, str]:
     """Return, by package name, the lowest version that fixes every finding that has a fix (`PlanPolicy.only`).
 
+    Of several versions that fix one finding, of several releases, the lowest that is newer than the installed one
+    counts; one without an epoch takes the installed one's.
+
     Args:
         findings: what the report says.
         compare: the family's order of versions; it raises MalformedInput for what is no version.
@@ -144,9 +189,10 @@ def fixed_versions(findings: Findings, compare: Callable[[str, str], int]) -> di
         choices = [version.strip() for version in item.fixed.split(",") if version.strip()]
         if not choices:
             continue
-        lowest = choices[0]
-        for version in choices[1:]:
-            lowest = version if compare(version, lowest) < 0 else lowest
+        choices = [with_epoch(version, item.installed) for version in choices]
+        newer = [version for version in choices if not item.installed or compare(version, item.installed) > 0]
+        ordered = sorted(newer or choices, key=cmp_to_key(compare))
+        lowest = ordered[0] if newer else ordered[-1]
         known = wanted.get(item.package)
         if known is None or compare(lowest, known) > 0:
             wanted[item.package] = lowest

@@ -21,13 +21,18 @@ from proxy.sources import SourceState
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An image that was pulled and scanned: `config` is the raw config, `layers` the scans' names in the cache."""
+    """An image that was pulled and scanned: `config` is the raw config, `layers` the scans' names in the cache.
+
+    Of an image that was patched before, this is its original, and `base` the original's name and digest as the patched
+    one's annotations give them.
+    """
 
     manifest: Manifest
     config: bytes
     platform: str
     layers: tuple[LayerFile, ...]
     inspection: Inspection
+    base: tuple[str, str] | None = None
 
     def with_skipped(self, sources: Sequence[SkippedSource]) -> "Opened":
         """Return the image with more sources that are not used."""

@@ -161,6 +161,32 @@ def add_layer(
     return PatchedImage(patched, patched_config)
 
 
+def without_layer(manifest: Manifest, config_raw: bytes) -> PatchedImage | None:
+    """Return a patched image as it was before its patch layer, or None where that is not its topmost layer.
+
+    Patched again, it gives what its original gives: layers, config and history are the original's; only how manifest
+    and config were written as JSON, and so their digests, may differ.
+
+    Raises:
+        MalformedInput: config and manifest do not fit each other.
+    """
+    where = f"image {manifest.digest}"
+    config = _load(config_raw, where)
+    history, layers = config.get("history") or [{}], list(manifest.layers)
+    parsed = parse_config(config_raw, where=f"config of {where}")
+    marked = [entry for entry in history if entry.get("comment") == MARKER]
+    if len(parsed.diff_ids) != len(layers) or len(marked) != 1 or history[-1] != marked[0]:
+        return None
+    config["rootfs"]["diff_ids"].pop()
+    config["history"] = history[:-1]
+    original = _render(config, where)
+    document = _load(manifest.raw, where)
+    document["layers"].pop()
+    document["config"].update(digest=str(Digest.of(original)), size=len(original))
+    found = parse_manifest(_render(document, where), manifest.media_type, where=where)
+    return PatchedImage(found, original) if isinstance(found, Manifest) else None
+
+
 def _with_layer(config: dict[str, Any], layer: WrittenLayer, created_by: str) -> dict[str, Any]:
     """Add the diff_id and the history entry to a config, in place."""
     rootfs = config["rootfs"]

@@ -144,6 +144,13 @@ def _unmet_version(package: Package, candidate: Candidate | None, minimum: str, 
     return ""
 
 
+def with_epoch(version: str, other: str) -> str:
+    """Return a version that was written without its epoch with that of another one of the same package."""
+    epoch, sign, _ = other.partition(":")
+    return f"{epoch}:{version}" if sign and ":" not in version else version
+
+
 def _reaches(package: Package, minimum: str, compare: Compare) -> bool:
     """Say whether a package is at `minimum` or newer; scanners give the source's version where the two differ."""
-    return compare(package.source_version or package.version, minimum) >= 0
+    version = package.source_version or package.version
+    return compare(version, with_epoch(minimum, version)) >= 0

@@ -14,36 +14,13 @@ import pytest
 
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import OCI_LAYER, render_json
+from tests.end_to_end.command import admend, patch
 from tests.simulators.debian_source import Deb
 from tests.simulators.registry import make_layer
-from tests.simulators.world import FIXED, World, make_packages, make_rootfs
+from tests.simulators.world import FIXED, make_packages, make_rootfs
 from tests.tars import tree
 
 MISSING = "team/missing:1"
-
-
-@pytest.fixture
-async def world(tmp_path):
-    async with World(tmp_path / "world") as world:
-        (world.folder / "proxy.json").write_text(world.config().model_dump_json())
-        yield world
-
-
-async def admend(world, *arguments, stdin=b""):
-    """Run the command; returns exit code, standard output and standard error."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "proxy.cli", *arguments),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=world.folder,
-    )
-    out, err = await asyncio.wait_for(process.communicate(stdin), 60)
-    return process.returncode, out.decode(), err.decode()
-
-
-async def patch(world, image, *more):
-    return await admend(world, "patch", image, "-o", "oci:out:patched", "--config", "proxy.json", *more)
 
 
 def files_of(world):
@@ -207,16 +184,6 @@ async def test_a_wrong_call_says_what_is_wrong(world, arguments, expected, words
     assert "Traceback" not in err
 
 
-async def test_a_report_that_is_no_json_is_named_with_the_way_out(world):
-    image = world.add_image()
-    code, _, err = await admend(
-        world, "patch", image, "-r", "-", "-o", "oci:out:x", "--config", "proxy.json", stdin=b"Total: 3 (HIGH: 3)\n"
-    )
-    assert code == 1
-    assert "standard input" in err
-    assert "--format json" in err
-
-
 async def test_output_to_a_closed_pipe_is_no_traceback(world):
     image = world.add_image()
     command = f"{sys.executable} -m proxy.cli inspect {image} --config proxy.json | true"
@@ -232,44 +199,3 @@ async def test_a_cache_folder_that_cannot_be_made_is_named(world):
     assert code == 1
     assert "proxy/cache" in err
     assert "Traceback" not in err
-
-
-def report(*findings):
-    """Return a scanner's report with these (package, installed, fixed, id) findings."""
-    vulnerabilities = [
-        {"PkgName": name, "InstalledVersion": old, "FixedVersion": new, "VulnerabilityID": cve, "Severity": "HIGH"}
-        for name, old, new, cve in findings
-    ]
-    results = [{"Target": "app", "Class": "os-pkgs", "Type": "debian", "Vulnerabilities": vulnerabilities}]
-    metadata = {"OS": {"Family": "debian", "Name": "12"}}
-    return json.dumps({"SchemaVersion": 2, "ArtifactName": "app", "Metadata": metadata, "Results": results}).encode()
-
-
-async def test_a_report_decides_what_is_patched_and_what_is_fixed(world):
-    image = world.add_image()
-    found = report(("libdemo1", "1.0-1", FIXED, "CVE-2099-1"), ("libdemo1", "1.0-1", "", "CVE-2099-2"))
-    arguments = ("patch", image, "-r", "-", "-o", "oci:out:x", "--config", "proxy.json", "--json")
-    code, out, err = await admend(world, *arguments, stdin=found)
-    assert code == 0, err
-    document = json.loads(out)
-    assert document["outcome"] == "patched"
-    assert document["fixed"] == ["CVE-2099-1"]
-    assert "libdemo1" in {upgrade["package"] for upgrade in document["platforms"][0]["upgrades"]}
-
-
-async def test_a_report_with_nothing_to_fix_is_clean_and_writes_nothing(world):
-    image = world.add_image()
-    arguments = ("patch", image, "-r", "-", "-o", "oci:out:x", "--config", "proxy.json", "--json")
-    code, out, _ = await admend(world, *arguments, stdin=report())
-    assert (code, json.loads(out)["outcome"]) == (0, "clean")
-    assert not (world.folder / "out").exists()
-
-
-async def test_a_fix_that_the_sources_do_not_have_is_named(world):
-    image = world.add_image()
-    found = report(("libdemo1", "1.0-1", "9.9-9", "CVE-2099-3"))
-    arguments = ("patch", image, "-r", "-", "-o", "oci:out:x", "--config", "proxy.json")
-    code, out, _ = await admend(world, *arguments, stdin=found)
-    assert code == 0
-    assert "blocked" in out
-    assert "9.9-9" in out

@@ -24,6 +24,8 @@ from proxy.config import (
     UpstreamConfig,
     WorkersConfig,
 )
+from proxy.engine.image import parse_config
+from proxy.oci.digest import Digest
 from proxy.oci.manifest import Index, Manifest
 from proxy.patcher import Patcher
 from tests.simulators.debian_source import Deb, DebFile, DebianSource, Suite
@@ -127,6 +129,13 @@ class World:
         """Put an image into the registry; `text` or its name makes it unlike any other."""
         files = make_rootfs(make_packages(version, arch), {"srv/text": (text or name).encode()})
         return self.upstream.add_image(name, tag, [make_layer(files)], platform=f"linux/{arch}", **options)
+
+    def diff_ids(self, manifest: Manifest) -> tuple[Digest, ...]:
+        """Return the diff_ids of an image that was pushed."""
+        config = next(
+            blobs[manifest.config.digest] for blobs in self.upstream.blobs.values() if manifest.config.digest in blobs
+        )
+        return parse_config(config).diff_ids
 
     def push_index(self, name: str, tag: str, archs: Sequence[str] = ARCHS) -> Index:
         """Put a multi-platform image into the registry."""
