@@ -24,8 +24,8 @@ Verdict = bool | Does | None
 class Scene:
     """Where a script runs: the tree as it is then, which script of which package, with what.
 
-    `unit_same` says that systemd's helper would find nothing to change for a unit; `versions` are the installed
-    packages' by key, and `arch` is the native architecture; `frontend` is debconf's.
+    `unit_same` says that systemd's helper would find nothing to change for a unit; `arch` is the native architecture;
+    `frontend` is debconf's; `activate` takes the names of triggers.
     """
 
     stage: Stage
@@ -34,21 +34,25 @@ class Scene:
     package: str
     old_version: str
     unit_same: Callable[[str], bool]
-    versions: Mapping[str, str] = field(default_factory=dict)
     arch: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     frontend: Frontend | None = None
+    activate: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One command: its name, its arguments as far as they are known, what it reads, and where its output goes."""
+    """One command: its name, its arguments as far as they are known, what it reads, and where its output goes.
+
+    `folder` is where the script changed to, if that is known.
+    """
 
     scene: Scene
     name: str
     arguments: list[str | None]
     source: Source
     output: Callable[[str | None], None]
+    folder: str = ""
 
     @property
     def stage(self) -> Stage:

@@ -15,6 +15,7 @@ from proxy.engine.families.dpkg.filecommands import FILE_COMMANDS
 from proxy.engine.families.dpkg.findings import NotReproduced
 from proxy.engine.families.dpkg.ldconfig import run_ldconfig
 from proxy.engine.families.dpkg.programs import py3clean, py3compile
+from proxy.engine.families.dpkg.registers import pam_auth_update, update_rc
 from proxy.engine.families.dpkg.version import compare_versions
 
 _COMPARISONS: Mapping[str, Callable[[int], bool]] = {
@@ -130,6 +131,8 @@ def _alternatives(call: Call) -> Verdict:
 def _ldconfig(call: Call) -> Verdict:
     """`ldconfig`, see there."""
     words = call.known()
+    if words is not None and words[-2:] == ["-r", "/"]:
+        words = words[:-2]
     return DOES if words is None else run_ldconfig(call.stage, words, call.scene.arch)
 
 
@@ -157,15 +160,16 @@ def _add_user(call: Call) -> Verdict:
 
 
 def _trigger(call: Call) -> Verdict:
-    """`dpkg-trigger NAME` of what nobody is interested in."""
+    """`dpkg-trigger NAME`: those that are interested are told at the end of the upgrade."""
     words = [word for word in call.known() or ("",) if word not in {"--no-await", "--await"}]
+    if words == ["--check-supported"]:
+        return True
     if len(words) != 1 or not words[0] or words[0].startswith("-"):
         return DOES
-    if words[0].startswith("/"):
-        lines = (call.stage.read("var/lib/dpkg/triggers/File") or b"").decode("utf-8", "surrogateescape").split("\n")
-        names = [line.rpartition(" ")[0] for line in lines]
-        return DOES if any(name and f"{words[0]}/".startswith(f"{name}/") for name in names) else True
-    return DOES if call.stage.read(f"var/lib/dpkg/triggers/{words[0]}") else True
+    if call.scene.activate is None or call.stage.frozen:
+        return DOES
+    call.scene.activate(words[0])
+    return True
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -183,6 +187,8 @@ COMMANDS: Mapping[str, Command] = {
     "update-alternatives": _alternatives,
     "ldconfig": _ldconfig,
     "update-ca-certificates": _ca_certificates,
+    "update-rc.d": update_rc,
+    "pam-auth-update": pam_auth_update,
     "dpkg-trigger": _trigger,
     "adduser": _add_user,
     "addgroup": _add_user,

@@ -29,7 +29,8 @@ MAX_OWNED = 5_000_000  # paths in all list files
 
 _KEPT = re.compile(
     r"var/lib/dpkg/(?:status|arch|diversions|statoverride|status\.d/[^/]+|triggers/[^/]+"
-    r"|info/(?:format|[^/]+\.(?:list|md5sums|conffiles|triggers|shlibs|preinst|postinst|prerm|postrm|config)))"
+    r"|info/(?:format|[^/]+\.(?:list|md5sums|conffiles|triggers|shlibs|templates|preinst|postinst|prerm|postrm|config)))"
+    r"|var/lib/(?:dpkg/alternatives|pam|ucf)/[^/]+|usr/share/pam(?:-configs)?/[^/]+|var/cache/debconf/[a-z]+\.dat"
     r"|etc/.+|usr/share/ca-certificates/.+|usr/share/debconf/confmodule|usr/lib/os-release|usr/lib/os\.release\.d/[^/]+"
     r"|var/lib/systemd/deb-systemd-helper-(?:enabled|masked)/.+|var/lib/dpkg/updates/[0-9]+"
 )
@@ -136,7 +137,7 @@ def foreign_architectures(db: InstalledDb) -> tuple[str, ...]:
 def keeps(path: str) -> bool:
     """Say whether the content of `path` is needed: the database, the configuration and what dpkg's helpers keep."""
     return (
-        path.startswith(("var/lib/", "etc/", "usr/lib/os", "usr/share/ca-", "usr/share/debconf/c"))
+        path.startswith(("var/lib/", "etc/", "usr/lib/os", "usr/share/", "var/cache/debconf/"))
         and _KEPT.fullmatch(path) is not None
     )
 

@@ -7,7 +7,6 @@ Specification: Debian Policy 6.5 and 6.6, POSIX.1-2017 Shell Command Language
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -65,7 +64,7 @@ def _walk_under_frontend(script: bytes, scene: Scene, wanted: "_Frontend") -> Un
         return Unknown(wanted.line, error.what)
     if frontend is None or debconf is None:
         return Unknown(wanted.line, f". {CONFMODULE}")
-    if frontend.config is not None:
+    if frontend.config is not None and scene.arguments[:1] == ("configure",):
         arguments = ("configure", scene.old_version)
         unknown = _walk(_Walk(replace(scene, script="config", arguments=arguments), debconf), frontend.config)
         if unknown is not None:
@@ -174,13 +173,10 @@ class _Walk(Walk):
         if self._debconf is not None and is_question(name or ""):
             truth, self._variables["RET"] = ask(self._debconf, name or "", arguments, certain=not self._unsure)
             return truth
-        output: Callable[[str | None], None] = self.emit
         folder, last = self._variables.get("PWD"), arguments[-1] if arguments else None
         if name == "realpath" and folder and last and not last.startswith("/"):
             arguments = [*arguments[:-1], f"{folder}/{last}"]
-        elif name == "find" and folder and arguments[:1] == ["."]:
-            arguments, output = [folder, *arguments[1:]], self._relative(folder)
-        call = Call(self._scene, name or "", arguments, self._source, output)
+        call = Call(self._scene, name or "", arguments, self._source, self.emit, folder or "")
         if name == "xargs":
             return self._xargs(command, arguments, raw)
         return self._run_program(command, call, raw)
@@ -202,11 +198,6 @@ class _Walk(Walk):
         if call.name and "/" not in call.name and self._whole() and not self._on_path(call.name):
             return False
         raise Reached(command.line, command_text(command))
-
-    def _relative(self, folder: str) -> Callable[[str | None], None]:
-        """Return an output that names what is below `folder` from there."""
-        begins = re.compile(rf"^{re.escape(folder)}(?=/|$)", re.MULTILINE)
-        return lambda text: self.emit(None if text is None else begins.sub(".", text))
 
     def _whole(self) -> bool:
         """Say whether the tree has a shell: then what it does not have is not there when a script runs, either."""

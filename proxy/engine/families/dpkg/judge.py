@@ -5,8 +5,9 @@ Owns the judgement of one payload. Its effect is `none` (proven from the scripts
 
 1. paths: nothing that dpkg would refuse, divert or override;
 2. conffiles: decided (see `conffiles`);
-3. with dpkg's own database: `triggers`; in status.d images, where nothing runs: `derived`;
-4. recorded alone: its scripts are understood, and its paths find their places (see `record`).
+3. in status.d images, where nothing runs: `derived`;
+4. recorded alone: its scripts and those of the triggers that it activates are understood, and its paths find their
+   places (see `record`).
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,6 @@ from proxy.engine.families.dpkg.filters import read_filters
 from proxy.engine.families.dpkg.findings import Change, Finding, Note, Reason
 from proxy.engine.families.dpkg.record import Recording
 from proxy.engine.families.dpkg.taker import PathTaker
-from proxy.engine.families.dpkg.triggers import find_triggered
 from proxy.engine.family import Effect, Judgement, NotRecordable, Payload
 from proxy.engine.rootfs import RootFS
 from proxy.engine.tar import Entry, Kind
@@ -54,8 +54,6 @@ def _find_all(fs: RootFS, db: DpkgDb, payload: Payload) -> Iterator[Finding]:
     yield from _conffiles(fs, db, record, payload)
     if record.form is Form.STATUS_D:
         yield from find_derived(fs, db, record, payload)
-    else:
-        yield from map(Reason, find_triggered(fs, db, record, payload))
 
 
 def _paths(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[str]:

@@ -141,17 +141,20 @@ def _find(call: Call) -> Verdict:
             low, high = (number, high) if word == "-mindepth" else (low, number)
         elif word != "-depth":
             kept.append(word)
-    if not roots or not all(placed(path) for path in roots):
+    base = f"{call.folder}/" if call.folder else ""
+    if not roots or not all(placed(path if path.startswith("/") else f"{base}{path}") for path in roots):
         raise _unclear(call)
     expression = _Expression(call, kept)
     found: list[str] = []
     truth = True
     for root in roots:
-        there = call.stage.get(root)
+        real = root if root.startswith("/") else f"{base}{root}"
+        there = call.stage.get(real)
         if there is None:
             truth = False
             continue
-        below = _descend(call.stage, root.rstrip("/") or "/", there, high, expression)
+        shown = (real.rstrip("/"), root.rstrip("/"))
+        below = _descend(call.stage, shown, there, high, expression)
         found += [path for path, entry, left in below if high - left >= low and expression.prints(path, entry)]
     if deep:
         found.reverse()
@@ -160,16 +163,18 @@ def _find(call: Call) -> Verdict:
 
 
 def _descend(
-    stage: Stage, path: str, entry: Entry, left: int, expression: "_Expression"
+    stage: Stage, paths: tuple[str, str], entry: Entry, left: int, expression: "_Expression"
 ) -> Iterator[tuple[str, Entry, int]]:
-    yield path, entry, left
-    if entry.kind is not Kind.DIR or not left or expression.prunes(path, entry):
+    """Yield what is at a path (where it is, and how it is shown) and below it, with the levels that are left."""
+    path, shown = paths
+    yield shown or "/", entry, left
+    if entry.kind is not Kind.DIR or not left or expression.prunes(shown or "/", entry):
         return
     for name in stage.listdir(path):
-        below = f"{path.rstrip('/')}/{name}"
+        below = f"{path}/{name}"
         there = stage.get(below)
         if there is not None:
-            yield from _descend(stage, below, there, left - 1, expression)
+            yield from _descend(stage, (below, f"{shown}/{name}"), there, left - 1, expression)
 
 
 class _Expression:
@@ -253,7 +258,7 @@ class _Expression:
                 return _LETTERS.get(entry.kind) == str(letter)
             case ("empty",):
                 if entry.kind is Kind.DIR:
-                    return not self._call.stage.listdir(path)
+                    return not self._call.stage.listdir(entry.path)
                 return entry.kind is Kind.FILE and not entry.size
         return True
 

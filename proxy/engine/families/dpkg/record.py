@@ -23,9 +23,10 @@ from proxy.engine.families.dpkg.deb822 import Stanza, render_stanzas
 from proxy.engine.families.dpkg.derived import find_derived
 from proxy.engine.families.dpkg.filters import Filters, read_filters
 from proxy.engine.families.dpkg.findings import Change
-from proxy.engine.families.dpkg.scripts import Scripts
+from proxy.engine.families.dpkg.scripts import Scripts, tell_triggered
 from proxy.engine.families.dpkg.statusentry import render_status
 from proxy.engine.families.dpkg.taker import PathTaker
+from proxy.engine.families.dpkg.triggers import Triggers
 from proxy.engine.family import NotRecordable, Payload
 from proxy.engine.layer import add_parents
 from proxy.engine.rootfs import RootFS
@@ -53,9 +54,9 @@ class Recording:
         self._filters = read_filters(fs)
         self.stage = Stage(fs, self._time)
         self._stays: set[str] = set()  # what the new versions install, and obsolete conffiles: never dropped
-        versions = {key: record.installed.package.version for key, record in db.records.items()}
+        self._triggers = Triggers(self.stage)
         self._scripts = {
-            record.installed.key: Scripts(self.stage, db, record, payload, versions)
+            record.installed.key: Scripts(self.stage, db, record, payload, self._triggers)
             for record, payload in self._items
             if record.form is Form.STATUS
         }
@@ -85,6 +86,8 @@ class Recording:
             self.stage.put(self._database_file(STATUS, data))
         for scripts in self._scripts.values():
             scripts.configure()  # (4)
+        if self._scripts:
+            tell_triggered(self.stage, self._db, self._triggers)
         self._derive()
 
     def _unpack(self, record: Record, payload: Payload, stanzas: dict[int, Stanza]) -> None:

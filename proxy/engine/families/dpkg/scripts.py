@@ -6,13 +6,14 @@ Specification: Debian Policy 6.6, dpkg(1)
 """
 
 import re
-from collections.abc import Mapping
+from functools import partial
 
 from proxy.engine.families.dpkg.archive import OWN_SUMS
 from proxy.engine.families.dpkg.call import Scene
 from proxy.engine.families.dpkg.confmodule import Frontend
-from proxy.engine.families.dpkg.database import DpkgDb, Record
+from proxy.engine.families.dpkg.database import INFO, DpkgDb, Record
 from proxy.engine.families.dpkg.effects import run_script
+from proxy.engine.families.dpkg.triggers import Triggers
 from proxy.engine.family import NotRecordable, Payload
 from proxy.engine.stage import Stage
 
@@ -20,6 +21,7 @@ _CONTROL_FILES = frozenset(
     {"control", "md5sums", "conffiles", "shlibs", "symbols", "triggers", "templates", "preinst", "postinst", "prerm"}
     | {"postrm", "config", "isinstallable"}
 )
+MAX_ROUNDS = 200  # packages that are told of triggers in one upgrade
 _HELPER_STATE = "var/lib/systemd/deb-systemd-helper"
 
 
@@ -29,8 +31,8 @@ class Scripts:
     Every method raises NotRecordable, with the script and its line, where one would do what is not understood.
     """
 
-    def __init__(self, stage: Stage, db: DpkgDb, record: Record, payload: Payload, versions: Mapping[str, str]) -> None:
-        self._stage, self._db, self._record, self._payload, self._versions = stage, db, record, payload, versions
+    def __init__(self, stage: Stage, db: DpkgDb, record: Record, payload: Payload, triggers: Triggers) -> None:
+        self._stage, self._db, self._record, self._payload, self._triggers = stage, db, record, payload, triggers
         self._key = record.installed.key
         self._old, self._new = record.installed.package.version, payload.package.version
         control = payload.control
@@ -42,13 +44,14 @@ class Scripts:
         strange = sorted(set(self._payload.control) - _CONTROL_FILES - {OWN_SUMS})
         if strange:
             self._fail(f"its control file {strange[0]} is not understood yet")
-        if "config" in self._payload.control and self._stage.get("usr/bin/apt-extracttemplates") is not None:
-            self._fail("its config would be run by debconf before the upgrade, which is not reproduced yet")
         self._run("old prerm", self._db.info(self._record, "prerm"), ("upgrade", self._new))
         self._run("preinst", self._payload.control.get("preinst"), ("upgrade", self._old, self._new))
 
     def after_unpacking(self) -> None:
-        """Old postrm."""
+        """Its interests and activations, then old postrm."""
+        paths = (*self._db.files(self._record), *(entry.path for entry in self._payload.entries))
+        old, new = self._db.info(self._record, "triggers") or b"", self._payload.control.get("triggers", b"")
+        self._triggers.unpack(self._key, old, new, paths)
         self._run("old postrm", self._db.info(self._record, "postrm"), ("upgrade", self._new))
 
     def configure(self) -> None:
@@ -66,8 +69,8 @@ class Scripts:
             package,
             self._old,
             self._unit_same,
-            self._versions,
             self._db.arch,
+            activate=lambda name: self._triggers.activate(name, self._key),
             frontend=self._frontend if name in {"preinst", "postinst"} else Frontend(self._stage, package),
         )
         before = self._stage.changes
@@ -103,3 +106,38 @@ class Scripts:
 
     def _new_sums(self) -> list[str]:
         return self._payload.control.get("md5sums", b"").decode("utf-8", "surrogateescape").split("\n")
+
+
+def tell_triggered(stage: Stage, db: DpkgDb, triggers: Triggers) -> None:
+    """Tell the packages whose triggers were activated, each by its postinst, until there is none left.
+
+    Raises NotRecordable for those that activated what is not understood.
+    """
+    for _ in range(MAX_ROUNDS):
+        if not triggers.pending:
+            return
+        key, names = next(iter(triggers.pending.items()))
+        triggers.done(key)
+        record = db.records.get(key) or db.records.get(f"{key}:{db.arch}")
+        script = stage.read(f"{INFO}/{key}.postinst")
+        script = stage.read(f"{INFO}/{record.stem}.postinst") if script is None and record is not None else script
+        if script is None:
+            continue
+        package, version = key.partition(":")[0], "" if record is None else record.installed.package.version
+        scene = Scene(
+            stage,
+            "postinst",
+            ("triggered", " ".join(names)),
+            package,
+            version,
+            lambda _: False,
+            db.arch,
+            frontend=Frontend(stage, package, stage.read(f"{INFO}/{key}.templates")),
+            activate=partial(triggers.activate, by=key),
+        )
+        unknown = run_script(script, scene)
+        if unknown is not None:
+            reason = f"it activates the trigger {{}} of {key}, whose postinst is not understood yet"
+            reason += f" (line {unknown.line}: {unknown.what})"
+            raise NotRecordable({by: reason.format(name) for name, origins in names.items() for by in origins})
+    raise NotRecordable(dict.fromkeys(triggers.pending, "its triggers activate each other without end"))

@@ -1,54 +1,90 @@
-"""Triggers that an upgrade would activate: is anybody interested, and would it do anything?
+"""Triggers: who is interested in what, who activates it, and which packages are to be told at the end of an upgrade.
 
-Owns the activations that follow from control files and from paths. `ldconfig` is understood (see `linker`).
+Owns the files in `/var/lib/dpkg/triggers`: an upgrade takes a package's interests out and appends its new ones, in the
+order of its control file. What a package does when it is told is in its postinst.
 Specification: deb-triggers(5), /usr/share/doc/dpkg/spec/triggers.txt
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from proxy.engine.families.dpkg.database import ADMIN, DpkgDb, Record
-from proxy.engine.families.dpkg.linker import linker_cache_changes
-from proxy.engine.family import Payload
-from proxy.engine.rootfs import RootFS
+from proxy.engine.families.dpkg.database import ADMIN
+from proxy.engine.stage import Stage
 
-
-def find_triggered(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[str]:
-    """Yield why triggers stand in the way of an upgrade."""
-    old = list(_directives(db.info(record, "triggers") or b""))
-    new = list(_directives(payload.control.get("triggers", b"")))
-    interests = [item for item in new if item[0].startswith("interest")]
-    if sorted(interests) != sorted(item for item in old if item[0].startswith("interest")):
-        yield "it changes which triggers it is interested in, which is not recorded yet"
-    own = record.installed.key
-    for directive, name in dict.fromkeys(new + old):
-        if directive.startswith("activate"):
-            yield from _activated(fs, db, record, payload, name)
-    yield from _file_triggers(fs, db, record, payload, own)
+TRIGGERS = f"{ADMIN}/triggers"
+FILES = f"{TRIGGERS}/File"
 
 
-def _activated(fs: RootFS, db: DpkgDb, record: Record, payload: Payload, name: str) -> Iterator[str]:
-    interested = [
-        line for line in (fs.read(f"{ADMIN}/triggers/{name}") or b"").decode("utf-8", "replace").split() if line
-    ]
-    if not interested:
-        return
-    if name == "ldconfig":
-        reason = linker_cache_changes(fs, db, record, payload)
-        if reason:
-            yield f"its trigger ldconfig would rewrite /etc/ld.so.cache, which is not reproduced yet ({reason})"
-        return
-    yield f"it activates the trigger {name} of {interested[0].partition('/')[0]}, which is not reproduced yet"
+class Triggers:
+    """The triggers of one upgrade, on the stage where it happens."""
 
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._pending: dict[str, dict[str, set[str]]] = {}  # by package: names, and who activated each
 
-def _file_triggers(fs: RootFS, db: DpkgDb, record: Record, payload: Payload, own: str) -> Iterator[str]:
-    touched = [f"/{entry.path}" for entry in payload.entries] + [f"/{path}" for path in db.files(record)]
-    for line in (fs.read(f"{ADMIN}/triggers/File") or b"").decode("utf-8", "surrogateescape").split("\n"):
-        path, _, package = line.rpartition(" ")
-        package = package.partition("/")[0]
-        if not path or package == own:
-            continue
-        if any(name == path or name.startswith(f"{path}/") for name in touched):
-            yield f"it activates the file trigger {path} of {package}, which is not reproduced yet"
+    @property
+    def pending(self) -> Mapping[str, Mapping[str, set[str]]]:
+        """Return for every package that is to be told the names, each with the packages that activated it."""
+        return self._pending
+
+    def done(self, package: str) -> None:
+        """Forget what a package was to be told: it was."""
+        self._pending.pop(package, None)
+
+    def unpack(self, key: str, old: bytes, new: bytes, paths: Iterable[str]) -> None:
+        """Do what unpacking the package `key` does: its interests change, and its directives and paths activate.
+
+        Args:
+            key: the package.
+            old: the control file `triggers` of the version before.
+            new: that of the new version.
+            paths: every path of both versions.
+        """
+        before, after = list(_directives(old)), list(_directives(new))
+        for name in dict.fromkeys(name for directive, name in before if directive.startswith("interest")):
+            self._change(name, key, None)
+        for directive, name in after:
+            if directive.startswith("interest"):
+                self._change(name, key, f"{key}/noawait" if directive.endswith("-noawait") else key)
+        for directive, name in dict.fromkeys(before + after):
+            if directive.startswith("activate"):
+                self.activate(name, key)
+        others = [(path, package) for path, package in self._files() if package != key]
+        touched = [f"/{path}/" for path in paths] if others else []
+        for path, package in others:
+            if any(name.startswith(f"{path}/") for name in touched):
+                self._note(package, path, key)
+
+    def activate(self, name: str, by: str) -> None:
+        """Activate a trigger by its name, or that of a path."""
+        if name.startswith("/"):
+            for path, package in self._files():
+                if f"{name}/".startswith(f"{path}/"):
+                    self._note(package, path, by)
+            return
+        data = self._stage.read(f"{TRIGGERS}/{name}") if "/" not in name else None
+        for line in (data or b"").decode("utf-8", "replace").split():
+            self._note(line.partition("/")[0], name, by)
+
+    def _note(self, package: str, name: str, by: str) -> None:
+        self._pending.setdefault(package, {}).setdefault(name, set()).add(by)
+
+    def _files(self) -> Iterator[tuple[str, str]]:
+        for line in (self._stage.read(FILES) or b"").decode("utf-8", "surrogateescape").split("\n"):
+            path, _, package = line.rpartition(" ")
+            if path:
+                yield path, package.partition("/")[0]
+
+    def _change(self, name: str, key: str, line: str | None) -> None:
+        """Take the interest of a package out of the trigger's file, and append the new one if there is one."""
+        path = FILES if name.startswith("/") else f"{TRIGGERS}/{name}"
+        start = f"{name} " if name.startswith("/") else ""
+        lines = (self._stage.read(path) or b"").decode("utf-8", "surrogateescape").splitlines()
+        kept = [found for found in lines if found.partition("/noawait")[0] != f"{start}{key}"]
+        kept += [f"{start}{line}"] if line is not None else []
+        if kept or (path == FILES and lines):
+            self._stage.write(path, "".join(f"{found}\n" for found in kept).encode("utf-8", "surrogateescape"))
+        elif self._stage.get(path) is not None:
+            self._stage.remove(path)
 
 
 def _directives(data: bytes) -> Iterator[tuple[str, str]]:
