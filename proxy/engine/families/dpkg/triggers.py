@@ -45,14 +45,14 @@ class Triggers:
         for directive, name in after:
             if directive.startswith("interest"):
                 self._change(name, key, f"{key}/noawait" if directive.endswith("-noawait") else key)
-        for directive, name in dict.fromkeys(before + after):
-            if directive.startswith("activate"):
-                self.activate(name, key)
         others = [(path, package) for path, package in self._files() if package != key]
         touched = [f"/{path}/" for path in paths] if others else []
         for path, package in others:
             if any(name.startswith(f"{path}/") for name in touched):
                 self._note(package, path, key)
+        for directive, name in dict.fromkeys(before + after):
+            if directive.startswith("activate"):
+                self.activate(name, key)
 
     def activate(self, name: str, by: str) -> None:
         """Activate a trigger by its name, or that of a path."""

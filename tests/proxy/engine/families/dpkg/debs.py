@@ -159,7 +159,7 @@ def tree_of(root: Path) -> dict[str, tuple[object, ...]]:
         if name == "dev/null":
             continue
         if name.startswith("var/lib/dpkg/") and name.rpartition("/")[2].lower() in {
-            "lock", "lock-frontend", "status-old", "unincorp", "file", "available",
+            "lock", "lock-frontend", "status-old", "unincorp", "available",
         }:  # fmt: skip
             continue
         content: object = None

@@ -31,7 +31,9 @@ def run(
     files: Mapping[str, bytes] | None = None,
 ) -> tuple[Unknown | None, Stage]:
     stage = Stage(rootfs_of(files or {}))
-    scene = Scene(stage, script, arguments, "tool", "1.0-1", lambda unit: unit == "same.timer")
+    scene = Scene(
+        stage, script, arguments, "tool", "1.0-1", lambda unit: unit == "same.timer", activate=lambda name: None
+    )
     return run_script(f"#!/bin/sh\nset -e\n{text}\n".encode(), scene), stage
 
 

@@ -208,7 +208,14 @@ def test_a_link_to_a_directory_is_never_replaced_by_a_directory(tmp_path: Path) 
             Deb("tool", "2", control={"postinst": b"#!/bin/sh\nset -e\nupdate-thing\n"}),
             r"its postinst is not understood yet \(line 3: update-thing\)",
         ),
-        ({}, Deb("tool", "2", control={"triggers": b"interest /usr/share/x\n"}), "triggers it is interested in"),
+        (
+            {
+                "var/lib/dpkg/triggers/told": b"other\n",
+                "var/lib/dpkg/info/other.postinst": b"#!/bin/sh\n[ $1 = configure ] || update-thing $2\n",
+            },
+            Deb("tool", "2", control={"triggers": b"activate told\n"}),
+            r"activates the trigger told of other, whose postinst is not understood yet \(line 2: update-thing",
+        ),
     ],
 )
 def test_what_dpkg_would_do_otherwise_is_skipped_with_a_reason(
@@ -222,6 +229,23 @@ def test_what_dpkg_would_do_otherwise_is_skipped_with_a_reason(
         (root / path).write_bytes(content)
     said = upgrade(root, new, new.build(tmp_path / "new"))
     assert re.search(reason, said), said
+
+
+def test_interests_move_to_the_end_of_their_files_and_the_packages_are_told_at_the_end(tmp_path: Path) -> None:
+    told = b'#!/bin/sh\nset -e\nif [ "$1" = triggered ]; then ln -s "$2" "$DPKG_ROOT/var/told"; fi\n'
+    interest = b"interest-noawait /usr/share/x\ninterest told\n"
+    old = Deb("tool", files={"usr/share/x/a": b"1"}, control={"triggers": interest + b"interest gone\n"})
+    new = Deb(
+        "tool",
+        "2",
+        files={"usr/share/x/a": b"2", "usr/share/y/b": b"1"},
+        control={"triggers": interest + b"interest-await new\nactivate other-told\n"},
+    )
+    other = Deb("other", control={"triggers": interest + b"interest other-told\n", "postinst": told})
+    tree = judge(tmp_path, old, new, other, options=("--force-script-chrootless",))
+    assert "var/lib/dpkg/triggers/gone" not in tree
+    assert tree["var/lib/dpkg/triggers/told"][4][0] == b"other\ntool\n"  # type: ignore[index]
+    assert str(tree["var/told"][4]) == "/usr/share/x other-told"
 
 
 def test_conffiles_that_the_new_version_lost_stay_as_obsolete_and_deleted_ones_are_forgotten(tmp_path: Path) -> None:
