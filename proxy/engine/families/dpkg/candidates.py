@@ -1,7 +1,8 @@
 """Which version apt would take for an installed package, and every version that the sources offer.
 
 Owns apt's choice: of all versions on offer and the installed one, from the newest to the oldest, the one of the highest
-priority, never an older one than is installed, of the same architecture (``all`` counts as native). A phased update is
+priority, never an older one than is installed, of the same architecture (``all`` counts as native). A version that
+comes after one of a security source is a security update too: it takes that one's place. A phased update is
 taken as apt takes it where nothing identifies the machine, which is how images are; see `_phased`.
 Specification: apt_preferences(5), apt-get(8), deb-version(7).
 """
@@ -148,7 +149,8 @@ def _choose_one(item: Installed, readers: Sequence[IndexReader], rules: _Rules) 
         return None
     candidate = _candidate(versions[best])
     between = [offer for version in newer[newer.index(best) + 1 :] for offer in versions[version]]
-    return replace(candidate, blocked=_held_back(candidate.package, between, rules))
+    security = candidate.security or any(offer.reader.index.source.security for offer in between)
+    return replace(candidate, security=security, blocked=_held_back(candidate.package, between, rules))
 
 
 def _best(ranked: Sequence[str], versions: Mapping[str, list[_Offer]], installed: Package, rules: _Rules) -> str:

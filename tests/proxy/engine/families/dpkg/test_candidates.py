@@ -66,6 +66,13 @@ def test_a_version_that_a_security_source_has_too_is_a_security_update_from_the_
     assert chosen["a"].source == "bookworm.example/debian bookworm"
 
 
+def test_a_version_that_comes_after_one_of_a_security_source_is_a_security_update() -> None:
+    offers = [index("bookworm-updates", "a 1.0-3 amd64", "b 1.0-3 amd64"), index("x-security", "a 1.0-2 amd64")]
+    chosen = choose(NOTHING, installed("a", "b"), [*offers, index("y-security", "b 1.0-1 amd64", "b 0.9 amd64")])
+    assert versions(chosen) == {"a": "1.0-3", "b": "1.0-3"}
+    assert (chosen["a"].security, chosen["b"].security) == (True, False)
+
+
 def test_an_older_version_is_never_chosen() -> None:
     assert choose(NOTHING, installed("a"), [index("bookworm", "a 0.9-1 amd64", "a 1.0-1 amd64")]) == {}
 
