@@ -54,6 +54,30 @@ def list_alternatives(stage: Stage, name: str) -> str:
     return "".join(f"{choice.path}\n" for choice in group.choices) if group is not None else ""
 
 
+def query_alternatives(stage: Stage, name: str) -> str:
+    """Return what `--query` prints."""
+    group, _ = _load(stage, name)
+    if group is None:
+        return ""
+    there = stage.get(f"{LINKS}/{name}")
+    current = there.target if there is not None and there.kind is Kind.SYMLINK else None
+    best = group.best(current)
+    lines = [f"Name: {name}", f"Link: {group.link}"]
+    if group.slaves:
+        lines += ["Slaves:", *(f" {slave} {link}" for slave, link in group.slaves.items())]
+    lines += [f"Status: {'auto' if group.automatic else 'manual'}"]
+    lines += [f"Best: {best.path}"] if best is not None else []
+    lines += [f"Value: {current or 'none'}"]
+    for choice in group.choices:
+        lines += ["", f"Alternative: {choice.path}", f"Priority: {choice.priority}"]
+        if group.slaves:
+            lines += [
+                "Slaves:",
+                *(f" {slave} {choice.slaves[slave]}" for slave in group.slaves if slave in choice.slaves),
+            ]
+    return "".join(f"{line}\n" for line in lines)
+
+
 def _parse(arguments: Sequence[str]) -> tuple[str, list[str], list[tuple[str, str, str]], bool]:
     words = list(arguments)
     action, operands = "", list[str]()

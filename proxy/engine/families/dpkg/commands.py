@@ -7,7 +7,7 @@ Specification: dpkg-maintscript-helper(1), deb-systemd-helper(1p), update-altern
 
 from collections.abc import Callable, Mapping
 
-from proxy.engine.families.dpkg.alternatives import list_alternatives, run_update_alternatives
+from proxy.engine.families.dpkg.alternatives import list_alternatives, query_alternatives, run_update_alternatives
 from proxy.engine.families.dpkg.cacertificates import run_update_ca_certificates
 from proxy.engine.families.dpkg.call import DOES, Call, Command, Verdict
 from proxy.engine.families.dpkg.dpkgquery import QUERIES, query
@@ -15,7 +15,8 @@ from proxy.engine.families.dpkg.filecommands import FILE_COMMANDS
 from proxy.engine.families.dpkg.findings import NotReproduced
 from proxy.engine.families.dpkg.ldconfig import run_ldconfig
 from proxy.engine.families.dpkg.programs import py3clean, py3compile
-from proxy.engine.families.dpkg.registers import pam_auth_update, update_rc
+from proxy.engine.families.dpkg.registers import pam_auth_update
+from proxy.engine.families.dpkg.services import run_update_rc
 from proxy.engine.families.dpkg.version import compare_versions
 
 _COMPARISONS: Mapping[str, Callable[[int], bool]] = {
@@ -123,6 +124,8 @@ def _alternatives(call: Call) -> Verdict:
         return DOES
     if words[:1] == ["--list"] and len(words) == 2:  # noqa: PLR2004
         call.output(list_alternatives(call.stage, words[1]))
+    elif words[:1] == ["--query"] and len(words) == 2:  # noqa: PLR2004
+        call.output(query_alternatives(call.stage, words[1]))
     elif {"--query", "--display", "--get-selections"} & set(words):
         call.output(None)
     return run_update_alternatives(call.stage, words)
@@ -134,6 +137,12 @@ def _ldconfig(call: Call) -> Verdict:
     if words is not None and words[-2:] == ["-r", "/"]:
         words = words[:-2]
     return DOES if words is None else run_ldconfig(call.stage, words, call.scene.arch)
+
+
+def _init_links(call: Call) -> Verdict:
+    """`update-rc.d`, see `services`."""
+    words = call.known()
+    return DOES if words is None else run_update_rc(call.stage, words)
 
 
 def _ca_certificates(call: Call) -> Verdict:
@@ -186,8 +195,8 @@ COMMANDS: Mapping[str, Command] = {
     "getent": _getent,
     "update-alternatives": _alternatives,
     "ldconfig": _ldconfig,
+    "update-rc.d": _init_links,
     "update-ca-certificates": _ca_certificates,
-    "update-rc.d": update_rc,
     "pam-auth-update": pam_auth_update,
     "dpkg-trigger": _trigger,
     "adduser": _add_user,

@@ -13,7 +13,7 @@ READS = frozenset({
     "grep", "egrep", "fgrep", "cmp", "diff", "cat", "id", "uname", "stat", "readlink", "dirname", "basename", "getent",
     "which", "type", "dpkg-query", "head", "tail", "cut", "wc", "ischroot", "md5sum", "sha256sum", "sha1sum", "cksum",
     "realpath", "tr", "ls", "seq", "expr", "pwd", "pidof", "ps", "pgrep", "od", "comm", "nproc", "whoami", "getconf",
-    "ss",
+    "ss", "netstat",
 })  # fmt: skip
 
 _ADDRESS = r"(?:/(?:\\.|[^/\\\n])*/|\$|[0-9]+)"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.engine.families.dpkg.alternatives import list_alternatives, run_update_alternatives
+from proxy.engine.families.dpkg.alternatives import list_alternatives, query_alternatives, run_update_alternatives
 from proxy.engine.families.dpkg.findings import NotReproduced
 from proxy.engine.families.dpkg.linkgroups import Choice, Group, parse_group, render_group
 from proxy.engine.rootfs import RootFS
@@ -46,6 +46,11 @@ class Both:
         )
         assert run_update_alternatives(self.stage, arguments) == (real.returncode == 0), (arguments, real.stderr)
         assert self.ours() == self.theirs(), arguments
+        for name in ("one", "two", "tool"):
+            said = subprocess.run(
+                [self._program, "--root", str(self.root), "--query", name], capture_output=True, check=False, text=True
+            )
+            assert query_alternatives(self.stage, name) == said.stdout
         return real.returncode == 0
 
     def ours(self) -> dict[str, str | bytes]:
