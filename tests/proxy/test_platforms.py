@@ -3,15 +3,18 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from proxy.api import Outcome, ResolveResponse
+from proxy.cli import make_parser
+from proxy.command import run
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import OCI_INDEX, Index, Manifest, parse_manifest
 from proxy.oci.reference import ImageRef
-from proxy.serve import Proxy
+from proxy.serve import Proxy, machine_platform
 from tests.proxy.asking import ask, manifest_of, own_world
 from tests.simulators.registry import make_layer
 from tests.simulators.world import FIXED, RELEASED, World, make_packages, make_rootfs
@@ -145,3 +148,25 @@ async def test_a_package_whose_file_is_gone_is_skipped_with_the_reason(
     reasons = {item.package: item.reason for item in answer.skipped}
     assert "lacks its file" in reasons["demo"]
     assert gone[0].rpartition("/")[2] in reasons["demo"]
+
+
+async def test_the_command_patches_the_platforms_that_are_named_and_tells_of_each(world: World, tmp_path: Path) -> None:
+    await asyncio.to_thread(push, world, "team/command", {"amd64": "old", "arm64": "clean"})
+    image, out = f"{world.upstream.host}/team/command:1", f"oci:{tmp_path}/out"
+    named = [word for platform in BOTH for word in ("--platform", platform)]
+    answer = await run(make_parser().parse_args(["patch", image, "-o", out, *named]), world.config("command"))
+    assert [(item["platform"], item["outcome"]) for item in answer.document["platforms"]] == [
+        ("linux/amd64", "patched"),
+        ("linux/arm64", "clean"),
+    ]
+    assert {"linux/amd64: patched", "linux/arm64: clean"} <= set(answer.text.splitlines())
+    (entry,) = json.loads((tmp_path / "out" / "index.json").read_bytes())["manifests"]
+    written = json.loads((tmp_path / "out/blobs/sha256" / Digest.parse(entry["digest"]).hex).read_bytes())
+    assert [item["platform"]["architecture"] for item in written["manifests"]] == ["amd64", "arm64"]
+
+
+async def test_without_a_platform_the_command_patches_this_machines(world: World, tmp_path: Path) -> None:
+    await asyncio.to_thread(push, world, "team/default", {"amd64": "old", "arm64": "old"})
+    image, out = f"{world.upstream.host}/team/default:1", f"oci:{tmp_path}/out"
+    answer = await run(make_parser().parse_args(["patch", image, "-o", out]), world.config("default"))
+    assert [item["platform"] for item in answer.document["platforms"]] == [str(machine_platform())]
