@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from images import SMALL
-from memory import MemorySampler, Peak
+from memory import MemorySampler, Peak, read_cpu
 from subject import Answer, Subject
 
 from proxy.phases import PHASES
@@ -29,16 +29,20 @@ AT_ONCE = 0.001  # seconds after which sources are asked again
 
 @dataclass(frozen=True, slots=True)
 class FirstSight:
-    """Milliseconds: the median, all repetitions, the phases of the median run; and that run's answer."""
+    """Milliseconds: the median, all repetitions, the phases of the median run; and that run's answer.
+
+    `cpu` is the least CPU time of any repetition, in seconds, of the proxy and of its workers.
+    """
 
     median: float
     all: tuple[float, ...]
     phases: dict[str, float]
+    cpu: tuple[float, float]
     answer: dict[str, object]
 
     def render(self) -> dict[str, object]:
         """Return JSON types, without the answer."""
-        return {"median_ms": self.median, "all_ms": self.all, "phases_ms": self.phases}
+        return {"median_ms": self.median, "all_ms": self.all, "phases_ms": self.phases, "cpu_s": self.cpu}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +88,26 @@ def measure_first(start: Start, image: str, *, small: str | None, repetitions: i
         repetitions: how many.
     """
     answers: list[Answer] = []
+    used: list[tuple[float, float]] = []
     for _ in range(repetitions):
         with start(warm=True) as subject:
             if small is not None:
                 subject.resolve(small)
             os.sync()
+            before = read_cpu(subject.pid)
             answers.append(subject.resolve(image))
+            used.append(subtract(read_cpu(subject.pid), before))
     answers.sort(key=lambda answer: answer.milliseconds)
     middle = answers[len(answers) // 2]
     phases = {name: round(middle.document["phases"].get(name, 0.0), 1) for name in PHASES}
     phases["rest"] = round(middle.milliseconds - sum(phases.values()), 1)
     times = tuple(round(answer.milliseconds, 1) for answer in answers)
-    return FirstSight(round(middle.milliseconds, 1), times, phases, middle.document)
+    return FirstSight(round(middle.milliseconds, 1), times, phases, min(used, key=sum), middle.document)
+
+
+def subtract(after: tuple[float, float], before: tuple[float, float]) -> tuple[float, float]:
+    """Return what was used between two readings."""
+    return round(after[0] - before[0], 2), round(after[1] - before[1], 2)
 
 
 def measure_repeated(subject: Subject, image: str, *, always: bool, count: int = REPEATS) -> Repeated:

@@ -1,4 +1,4 @@
-"""Peak memory of a process and all its descendants: the largest sum over one instant.
+"""Peak memory of a process and all its descendants, the largest sum over one instant; and the CPU time they used.
 
 Owns reading /proc. PSS counts a page that n processes share as one n-th in each; RSS counts it whole in each, so the
 true figure for a machine that runs nothing else lies between the two sums.
@@ -6,6 +6,7 @@ Specification: proc(5), `/proc/pid/smaps_rollup`.
 """
 
 import contextlib
+import os
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -83,6 +84,20 @@ def read_memory(pid: int) -> tuple[int, int] | None:
         return None
     fields = {key: int(rest.split()[0]) for key, _, rest in (line.partition(":") for line in text.splitlines()[1:])}
     return fields["Pss"], fields["Rss"]
+
+
+def read_cpu(pid: int) -> tuple[float, float]:
+    """Return the CPU seconds that a process, and all its living descendants, have used so far."""
+    own, *rest = (_cpu(one) for one in tree(pid))
+    return own, sum(rest)
+
+
+def _cpu(pid: int) -> float:
+    try:
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _names(folder: Path) -> list[str]:

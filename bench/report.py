@@ -50,8 +50,10 @@ def _first(pair: tuple[dict[str, Any], ...], apt: float) -> list[Row]:
     for phase in pair[0]["first_sight"]["phases_ms"]:
         values = [f"{image['first_sight']['phases_ms'][phase]:.0f}" for image in pair]
         rows.append((f"  {phase}", *values, ""))  # type: ignore[arg-type]
+    used = ["{:.2f} / {:.2f}".format(*image["first_sight"]["cpu_s"]) for image in pair]
     return [
         *rows,
+        ("  CPU seconds of it, proxy / workers", *used, ""),  # type: ignore[list-item]
         ("apt-get upgrade in a chroot, ms", "", f"{apt:.0f}", ""),
         ("  admend's share of apt's time", "", f"{share:.3f}", f"< {AIM_SHARE_OF_APT} {mark}"),
         line("first sight, first work of its process, ms", "first_sight_of_a_new_process"),
@@ -107,6 +109,7 @@ def _load(load: dict[str, Any]) -> list[Row]:
         (f"{size['layers']} layers, MB as pulled / unpacked", "", _size(size), ""),
         ("first sight, ms", "", f"{first['median_ms']:.0f}", ""),
         *((f"  {name}", "", f"{value:.0f}", "") for name, value in phases.items()),
+        ("  CPU seconds of it, proxy / workers", "", "{:.2f} / {:.2f}".format(*first["cpu_s"]), ""),
         ("repeated, tag cached, ms median / p99", "", f"{repeat['median']:.1f} / {repeat['p99']:.1f}",
          _judge([repeat["median"]], AIM_REPEAT_MS, "ms")),
         ("peak memory, MiB PSS / RSS", "", f"{memory['pss']:.0f} / {memory['rss']:.0f}",
