@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from proxy.codec import decode, encode
+from proxy.engine.abi import refuse_broken
 from proxy.engine.families import FAMILIES
 from proxy.engine.family import (
     Absent,
@@ -38,7 +39,7 @@ from proxy.engine.layer import COMPRESSION_EPOCH, WrittenLayer, write_layer
 from proxy.engine.layerindex import LayerIndex
 from proxy.engine.plan import PlanPolicy, plan_upgrades
 from proxy.engine.rootfs import RootFS
-from proxy.engine.scan import extract_layer, scan_layer
+from proxy.engine.scan import extract_layer, outline_layer, scan_layer
 from proxy.engine.tar import Readable, Span
 from proxy.errors import MalformedInput, Unsupported
 from proxy.files import Abandoned, writing
@@ -242,13 +243,16 @@ def build(
     image = _open_image(root, files)
     unpacked = {key: _load_payload(root, name) for key, name in payloads.items()}
     judged = Built(judgements={key: _judge(root, files, name) for key, name in payloads.items()})
-    if judged.unsupported or check_only:
+    if judged.unsupported:
         return encode(judged)
     try:
         entries = image.family.record(image.fs, image.db, tuple(unpacked.values()))
+        refuse_broken(image.fs, image.db, unpacked, entries)
     except NotRecordable as error:
         reasons = {key: Judgement(Effect.UNKNOWN, f"{key}: {reason}") for key, reason in error.reasons.items()}
         return encode(Built(judgements={**judged.judgements, **reasons}))
+    if check_only:
+        return encode(judged)
     with writing(Path(root) / out) as stream:
         layer = write_layer(
             entries,
@@ -285,7 +289,7 @@ def _open_image(root: str, layers: tuple[LayerFile, ...]) -> Image:
     _load_payload.cache_clear()
     _judge.cache_clear()
     indexes = [LayerIndex.parse((Path(root) / f"{layer.name}.index").read_bytes()) for layer in layers]
-    fs = RootFS(indexes, partial(_span_bytes, root), partial(_read_again, layers))
+    fs = RootFS(indexes, partial(_span_bytes, root), partial(_read_again, layers), partial(_outline_again, layers))
     for family in FAMILIES:
         db = family.open(fs)
         if db is not None:
@@ -330,6 +334,13 @@ def _read_again(layers: Sequence[LayerFile], place: int, paths: set[str]) -> dic
         )
     data = captured.getbuffer()
     return {path: bytes(data[span.offset : span.offset + span.size]) for path, span in found.items()}
+
+
+def _outline_again(layers: Sequence[LayerFile], place: int, paths: set[str]) -> dict[str, bytes | None]:
+    """Read the outlines of programs from their layer's blob."""
+    layer = layers[place]
+    with Path(layer.blob).open("rb") as stream:
+        return outline_layer(stream, layer.media_type, paths, where=f"layer {layer.blob}")
 
 
 def _open_index(root: str, index: IndexFile) -> PackageIndex:

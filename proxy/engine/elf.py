@@ -54,7 +54,7 @@ class Elf:
     """
 
     def __init__(self, read: ReadAt, where: str) -> None:
-        self._read, self._where = read, where
+        self._read, self.where = read, where
         head = read(0, 64)
         if len(head) < 52 or not head.startswith(MAGIC) or head[4] not in {1, 2} or head[5] not in {1, 2}:  # noqa: PLR2004 - size, class, byte order
             raise MalformedInput("not an ELF file", file=where)
@@ -74,8 +74,8 @@ class Elf:
         """The program headers in order."""
         form = struct.Struct(f"{self.order}{'IIQQQQQQ' if self._wide else 'IIIIIIII'}")
         if self._count > MAX_SEGMENTS or (self._count and self._row < form.size):
-            raise MalformedInput("more or smaller program headers than a linker writes", file=self._where)
-        data = self._exactly(self._table, self._row * self._count)
+            raise MalformedInput("more or smaller program headers than a linker writes", file=self.where)
+        data = self.exactly(self._table, self._row * self._count)
         found = []
         for number in range(self._count):
             fields = form.unpack_from(data, number * self._row)
@@ -94,8 +94,8 @@ class Elf:
             return ()
         form = struct.Struct(f"{self.order}{'qQ' if self._wide else 'iI'}")
         if part.size > MAX_DYNAMIC * form.size:
-            raise MalformedInput("a dynamic section larger than a linker writes", file=self._where)
-        data = self._exactly(part.offset, part.size - part.size % form.size)
+            raise MalformedInput("a dynamic section larger than a linker writes", file=self.where)
+        data = self.exactly(part.offset, part.size - part.size % form.size)
         found: list[tuple[int, int]] = []
         for tag, value in form.iter_unpack(data):
             if tag == 0:
@@ -118,7 +118,7 @@ class Elf:
         """The notes of all note segments; the rest of a segment that is damaged is passed over, as linkers do."""
         for segment in self.segments:
             if segment.kind == NOTE and segment.size <= MAX_NOTES:
-                yield from self._notes(self._exactly(segment.offset, segment.size), 8 if segment.align == 8 else 4)  # noqa: PLR2004
+                yield from self._notes(self.exactly(segment.offset, segment.size), 8 if segment.align == 8 else 4)  # noqa: PLR2004
 
     def value(self, tag: int) -> int | None:
         """Return the first value of a tag of the dynamic section."""
@@ -128,10 +128,10 @@ class Elf:
         """Return the string at `offset` of the dynamic string table."""
         table, size = self.value(STRTAB), self.value(STRSZ)
         if table is None or (size is not None and offset >= size):
-            raise MalformedInput("a name outside its string table", file=self._where)
+            raise MalformedInput("a name outside its string table", file=self.where)
         text, end, _ = self._read(self.offset_of(table) + offset, MAX_NAME).partition(b"\0")
         if not end:
-            raise MalformedInput("a name without an end", file=self._where)
+            raise MalformedInput("a name without an end", file=self.where)
         return text.decode("utf-8", "surrogateescape")
 
     def offset_of(self, address: int) -> int:
@@ -139,7 +139,7 @@ class Elf:
         for segment in self.segments:
             if segment.kind == LOAD and segment.address <= address < segment.address + segment.size:
                 return address - segment.address + segment.offset
-        raise MalformedInput("an address that no segment loads", file=self._where, text=hex(address))
+        raise MalformedInput("an address that no segment loads", file=self.where, text=hex(address))
 
     def _notes(self, data: bytes, align: int) -> Iterator[ElfNote]:
         at, head = 0, struct.Struct(f"{self.order}III")
@@ -151,11 +151,20 @@ class Elf:
             yield ElfNote(data[at + head.size : at + head.size + owner].rstrip(b"\0"), kind, data[start : start + size])
             at = -(-(start + size) // align) * align
 
-    def _exactly(self, offset: int, size: int) -> bytes:
+    def exactly(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes at `offset` of the file; raises MalformedInput if it has no such bytes."""
         data = self._read(offset, size) if size else b""
         if len(data) != size:
-            raise MalformedInput("cut short", file=self._where)
+            raise MalformedInput("cut short", file=self.where)
         return data
+
+    def words(self, offset: int, count: int) -> tuple[int, ...]:
+        """Return `count` numbers of 32 bits."""
+        return struct.unpack(f"{self.order}{count}I", self.exactly(offset, 4 * count))
+
+    def halves(self, offset: int, count: int) -> tuple[int, ...]:
+        """Return `count` numbers of 16 bits."""
+        return struct.unpack(f"{self.order}{count}H", self.exactly(offset, 2 * count))
 
 
 def open_elf(data: bytes, where: str) -> Elf:

@@ -95,6 +95,10 @@ class InstalledDb(Protocol):
     def arch(self) -> str:
         """The native architecture, as the family writes it (amd64, x86_64)."""
 
+    @property
+    def owners(self) -> Mapping[str, tuple[str, ...]]:
+        """Which packages (keys) own each path, as far as the database says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fetch:

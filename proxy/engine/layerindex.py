@@ -3,8 +3,8 @@
 Owns the noun, its builder and its form on disk, since an index is cached by layer digest and read for every image that
 shares the layer. Columns rather than objects: 50,000 entries take 10 MiB and load in milliseconds. The form holds
 numbers and text only, its length and checksum are verified, and a damaged one is refused (scan the layer again).
-Form: `MAGIC`, SHA-256 of the rest, one line of JSON, then the columns, little-endian, in the order of `_COLUMNS`, then
-the paths and the link targets, each ended by NUL.
+Form: `MAGIC`, SHA-256 of the rest, one line of JSON, then the columns, little-endian, in the order of `_COLUMNS`,
+spans and outlines, then the paths and the link targets, each ended by NUL.
 """
 
 import base64
@@ -21,7 +21,7 @@ from proxy.engine.tarread import Header
 from proxy.errors import MalformedInput
 from proxy.oci.digest import Digest
 
-MAGIC = b"admend layer index 1\n"
+MAGIC = b"admend layer index 2\n"
 KINDS = tuple(Kind)
 NUMBERS: dict[Kind, int] = {kind: number for number, kind in enumerate(KINDS)}
 _COLUMNS = (("kinds", "B"), ("modes", "H"), ("uids", "I"), ("gids", "I"), ("mtimes", "q"), ("sizes", "Q"))
@@ -34,7 +34,8 @@ class LayerIndex:
     """The entries of one layer; row `n` of every column is the n-th entry.
 
     `size` is the layer's uncompressed size in bytes. `opaque` are the directories whose lower content is hidden.
-    `targets`, `spans`, `xattrs` and `devices` hold the rows that have one. A whiteout's path is that of what it hides.
+    `targets`, `spans`, `xattrs`, `devices` and `outlines` (see `outline`) hold the rows that have one. A whiteout's
+    path is that of what it hides.
     """
 
     diff_id: Digest
@@ -51,6 +52,7 @@ class LayerIndex:
     spans: Mapping[int, Span]
     xattrs: Mapping[int, Mapping[str, bytes]]
     devices: Mapping[int, tuple[int, int]]
+    outlines: Mapping[int, Span]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -83,7 +85,7 @@ class LayerIndex:
 
     def render(self) -> bytes:
         """Return the form on disk; `parse` gives the same index back."""
-        names = sorted({span.file for span in self.spans.values()})
+        names = sorted({span.file for table in (self.spans, self.outlines) for span in table.values()})
         facts: dict[str, Any] = {
             "diff_id": str(self.diff_id),
             "size": self.size,
@@ -97,11 +99,12 @@ class LayerIndex:
             "devices": [[number, *device] for number, device in self.devices.items()],
         }
         files = {name: number for number, name in enumerate(names)}
-        spans = array("Q")
-        for number, span in self.spans.items():
-            spans.extend((number, files[span.file], span.offset, span.size))
         parts = [_little(getattr(self, name)) for name, _ in _COLUMNS]
-        parts.append(_little(spans))
+        for table in (self.spans, self.outlines):
+            spans = array("Q")
+            for number, span in table.items():
+                spans.extend((number, files[span.file], span.offset, span.size))
+            parts.append(_little(spans))
         parts.append(_join(self.paths))
         parts.append(_join([self.targets[row] for row, kind in enumerate(self.kinds) if kind in _LINKS]))
         facts["lengths"] = [len(part) for part in parts]
@@ -135,7 +138,7 @@ def _parse(raw: bytes, start: int) -> LayerIndex:
     for length in facts["lengths"]:
         parts.append(view[at : at + length])
         at += length
-    *columns, spans, paths, targets = parts
+    *columns, spans, outlines, paths, targets = parts
     rows = int(facts["entries"])
     loaded = {name: _load(form, part, rows) for (name, form), part in zip(_COLUMNS, columns, strict=True)}
     kinds = loaded["kinds"]
@@ -143,7 +146,6 @@ def _parse(raw: bytes, start: int) -> LayerIndex:
     names, texts = _split(paths), _split(targets)
     if at != len(raw) or len(names) != rows or len(texts) != len(links) or (rows and max(kinds) >= len(KINDS)):
         raise ValueError("the columns are of different lengths")
-    table = _load("Q", spans, None)
     files = [str(name) for name in facts["files"]]
     return LayerIndex(
         diff_id=Digest.parse(facts["diff_id"]),
@@ -151,7 +153,8 @@ def _parse(raw: bytes, start: int) -> LayerIndex:
         opaque=tuple(str(path) for path in facts["opaque"]),
         paths=names,
         targets=dict(zip(links, texts, strict=True)),
-        spans={table[i]: Span(files[table[i + 1]], table[i + 2], table[i + 3]) for i in range(0, len(table), 4)},
+        spans=_load_spans(spans, files),
+        outlines=_load_spans(outlines, files),
         xattrs={
             int(row): {str(name): base64.b64decode(value) for name, value in values.items()}
             for row, values in facts["xattrs"]
@@ -176,6 +179,11 @@ def _load(form: str, raw: memoryview, rows: int | None) -> "array[int]":
     if rows is not None and len(column) != rows:
         raise ValueError("a column has a wrong length")
     return column
+
+
+def _load_spans(raw: memoryview, files: Sequence[str]) -> dict[int, Span]:
+    table = _load("Q", raw, None)
+    return {table[i]: Span(files[table[i + 1]], table[i + 2], table[i + 3]) for i in range(0, len(table), 4)}
 
 
 def _join(texts: list[str]) -> bytes:
@@ -215,7 +223,7 @@ class _Entries(Sequence[Entry]):
 class IndexBuilder:
     """Collects the entries of a layer while it is read."""
 
-    __slots__ = ("_columns", "_devices", "_opaque", "_paths", "_spans", "_targets", "_xattrs")
+    __slots__ = ("_columns", "_devices", "_opaque", "_outlines", "_paths", "_spans", "_targets", "_xattrs")
 
     def __init__(self) -> None:
         self._paths: list[str] = []
@@ -223,10 +231,11 @@ class IndexBuilder:
         self._opaque: list[str] = []
         self._targets: dict[int, str] = {}
         self._spans: dict[int, Span] = {}
+        self._outlines: dict[int, Span] = {}
         self._xattrs: dict[int, Mapping[str, bytes]] = {}
         self._devices: dict[int, tuple[int, int]] = {}
 
-    def add(self, header: Header, span: Span | None = None) -> None:
+    def add(self, header: Header, span: Span | None = None, outline: Span | None = None) -> None:
         """Append one entry."""
         path, kind, mode, uid, gid, mtime, size, target, xattrs, device = header
         row = len(self._paths)
@@ -242,6 +251,8 @@ class IndexBuilder:
             self._targets[row] = target
         if span is not None:
             self._spans[row] = span
+        if outline is not None:
+            self._outlines[row] = outline
         if xattrs:
             self._xattrs[row] = xattrs
         if kind is Kind.CHAR or kind is Kind.BLOCK:
@@ -256,5 +267,5 @@ class IndexBuilder:
         kinds, modes, uids, gids, mtimes, sizes = self._columns
         return LayerIndex(
             diff_id, size, tuple(self._opaque), self._paths, kinds, modes, uids, gids, mtimes, sizes,
-            self._targets, self._spans, self._xattrs, self._devices,
+            self._targets, self._spans, self._xattrs, self._devices, self._outlines,
         )  # fmt: skip

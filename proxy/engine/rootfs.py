@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from proxy.engine.layerindex import KINDS, LayerIndex
+from proxy.engine.outline import NONE, outline_bytes
 from proxy.engine.overlay import IMPLIED, ROW_BITS, SYMLINK, follow, kind_of, merge_layers
 from proxy.engine.scan import extract_layer, scan_layer
 from proxy.engine.tar import Entry, Kind, Span
@@ -29,6 +30,7 @@ class RootFS:
         read_span: gives the bytes of a kept content.
         read_missing: gives the contents of files that were not kept, by the layer's place in `layers` and the paths
             that the layer has them under; without it such a read is an error.
+        outline_missing: gives in the same way the outlines of those of the files that are ELF files (see `outline`).
 
     Raises:
         MalformedInput: layers that no runtime could unpack.
@@ -39,9 +41,10 @@ class RootFS:
         layers: Sequence[LayerIndex],
         read_span: Callable[[Span], bytes],
         read_missing: Callable[[int, set[str]], Mapping[str, bytes]] | None = None,
+        outline_missing: Callable[[int, set[str]], Mapping[str, bytes | None]] | None = None,
     ) -> None:
         self._layers = layers
-        self._read_span, self._read_missing = read_span, read_missing
+        self._read_span, self._read_missing, self._outline_missing = read_span, read_missing, outline_missing
         self._supplied: dict[int, Span] = {}
         self._fetched: dict[int, bytes] = {}
         self._sorted: list[str] | None = None
@@ -113,6 +116,36 @@ class RootFS:
             names = {number: index.paths[row] for number, (index, row) in rows.items() if number >> ROW_BITS == place}
             found = self._read_missing(place, set(names.values()))
             self._fetched |= {number: found[name] for number, name in names.items()}
+
+    def outlines(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Return the outlines (see `outline`) of those of the files at `paths` that are ELF files.
+
+        Those of shared libraries were kept; for others each layer is read once however many they are.
+
+        Raises:
+            AdmendError: files of which no outline can be taken piece by piece are more than FETCH_LIMIT bytes.
+        """
+        found: dict[str, bytes | None] = {}
+        again: dict[int, dict[str, list[str]]] = {}
+        for path in paths:
+            number = self._file(path)
+            if number is None:
+                continue
+            index, row = self._row(number)
+            if row in index.outlines:
+                found[path] = self._read_span(index.outlines[row])
+            elif row in index.spans or number in self._supplied or self._outline_missing is None:
+                found[path] = None
+            elif index.sizes[row]:
+                again.setdefault(number >> ROW_BITS, {}).setdefault(index.paths[row], []).append(path)
+        for place, names in sorted(again.items()):
+            if self._outline_missing is not None:
+                read = self._outline_missing(place, set(names))
+                found |= {path: outline for name, outline in read.items() for path in names[name]}
+        whole = [path for path, outline in found.items() if outline is None]
+        self.fetch(whole)
+        found |= {path: _outline(self.read(path) or b"", path) for path in whole}
+        return {path: outline for path, outline in found.items() if outline}
 
     def _unkept(self, path: str) -> int | None:
         number = self._file(path)
@@ -194,3 +227,11 @@ class RootFS:
         return Entry(
             path, entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime, entry.size, "", span, entry.xattrs
         )
+
+
+def _outline(data: bytes, path: str) -> bytes:
+    """Return the outline of a file; a damaged one has none: nothing can load it."""
+    try:
+        return outline_bytes(data, path)
+    except MalformedInput:
+        return NONE

@@ -35,18 +35,18 @@ spans = st.none() | st.builds(Span, st.sampled_from(["a", "b"]), st.integers(0, 
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(headers, spans), max_size=12), st.lists(text, max_size=3))
+@given(st.lists(st.tuples(headers, spans, spans), max_size=12), st.lists(text, max_size=3))
 def test_what_is_rendered_is_parsed_back(rows, opaque):
     builder = IndexBuilder()
-    for one, span in rows:
-        builder.add(one, span)
+    for one, span, outline in rows:
+        builder.add(one, span, outline)
     for path in opaque:
         builder.add_opaque(path)
     index = builder.finish(Digest.of(b"layer"), 12345)
     again = LayerIndex.parse(index.render())
     assert again == index
     assert again.render() == index.render()
-    assert [entry.path for entry in again.entries] == [one.path for one, _ in rows]
+    assert [entry.path for entry in again.entries] == [one.path for one, _, _ in rows]
     assert again.entries[:2] == list(again.entries)[:2]
 
 

@@ -60,6 +60,19 @@ class ApkDb:
     distribution: Distribution
     arch: str
 
+    @property
+    def owners(self) -> Mapping[str, tuple[str, ...]]:
+        """Which packages own each path, as the records write it."""
+        found: dict[str, tuple[str, ...]] = {}
+        for record, installed in zip(self.records, self.packages, strict=True):
+            folder = ""
+            for letter, value in record.fields():
+                if letter == "F":
+                    folder = f"{value}/" if value else ""
+                elif letter == "R":
+                    found[folder + value] = (*found.get(folder + value, ()), installed.key)
+        return found
+
 
 def parse_installed(data: bytes, *, where: str) -> tuple[Record, ...]:
     """Parse `installed` into records; `render_installed` gives the same bytes back."""
