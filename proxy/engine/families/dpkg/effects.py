@@ -315,7 +315,7 @@ class _Walk(Walk):
                         continue
                     raise Reached(command.line, command_text(command))
                 known = self._words(command.line).value(value) if sign else self._variables.get(variable)
-                self._variables[variable] = None if name == "unset" else known
+                self._variables[variable] = "" if name == "unset" else known
                 if variable in {"PATH", "IFS", "LD_PRELOAD", "LD_LIBRARY_PATH"} and sign and name != "local":
                     raise Reached(command.line, command_text(command))
         elif name == "set" and not all(re.fullmatch(r"[+-][euxfh]+", word or "?") for word in arguments):

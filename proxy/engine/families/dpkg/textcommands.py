@@ -8,6 +8,7 @@ Specification: POSIX.1-2017 Utilities, GNU coreutils and grep manuals
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import md5, sha1, sha256
 
 from proxy.engine.families.dpkg.awk import run_awk
@@ -378,7 +379,43 @@ def read_and_print(call: Call) -> Verdict | str:
     words = call.known()
     if words is None or (call.name != "sed" and call.name not in TEXT_COMMANDS):
         return ""
+    source = call.source
+    try:
+        given = None if source.text is None else source.text[source.at :]
+        reply, taken = _pure(call.name, tuple(words), given)
+        if taken:
+            source.rest()
+    except (_ReadsFiles, NotReproduced):
+        return _with_files(call, words)
+    call.output(reply.text)
+    return reply.status == 0
 
+
+class _ReadsFiles(Exception):
+    """The command reads more than its input."""
+
+
+@lru_cache(maxsize=512)
+def _pure(name: str, words: tuple[str, ...], text: str | None) -> tuple[Reply, bool]:
+    """Carry out a command on its input alone, once for all the times that scripts do the same; says if it was read."""
+    taken = False
+
+    def read(path: str) -> str:
+        nonlocal taken
+        if path != "-" or text is None:
+            raise _ReadsFiles
+        taken = True
+        return text
+
+    if name != "sed":
+        return TEXT_COMMANDS[name](words, read), taken
+    found, edited = run_sed(words, read)
+    if edited:
+        raise _ReadsFiles
+    return Reply(found), taken
+
+
+def _with_files(call: Call, words: Sequence[str]) -> Verdict | str:
     def read(path: str) -> str | None:
         if path == "-":
             text = call.source.rest()

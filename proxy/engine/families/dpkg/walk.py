@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from proxy.engine.families.dpkg.flow import Sink, Source
 from proxy.engine.families.dpkg.shell import parse_commands
@@ -286,7 +287,7 @@ class Walk(ABC):
         self._deeper(line, text)
         outer, self._sink = self._sink, Sink(self._unsure)
         try:
-            self._alone(parse_commands(text, line))
+            self._alone(_commands(text, line))
             found = self._sink.text if self._sink is not None else None
         finally:
             self._depth -= 1
@@ -385,6 +386,11 @@ class Walk(ABC):
             self._stage.write(path, (before or b"") + data)
         except (Frozen, Misplaced) as error:
             raise Reached(line, f"{redirection} ({error})") from error
+
+
+@lru_cache(maxsize=512)
+def _commands(text: str, line: int) -> tuple[Node, ...]:
+    return parse_commands(text, line)
 
 
 def command_text(command: Command) -> str:

@@ -15,6 +15,9 @@ from proxy.engine.families.dpkg.shelltokens import end_of_piece
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-]")
 _PARAMETER = re.compile(r"([A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?$!-])(?:(:?[-=?+]|%%?|##?)(.*))?", re.DOTALL)
 _GLOB = re.compile(r"[*?]|\[.*\]", re.DOTALL)
+_OWN = re.compile(r"(?!.*_proxy$)[a-z_][a-z0-9_]*")  # no environment has such names: unset until a script sets them
+_PLAIN = re.compile(r"[^'\"\\$`]+")
+_PLAIN_INSIDE = re.compile(r"[^\\$`]+")
 _ALL = frozenset({'"$@"', "$@", '"${@}"', "${@}", "$*", '${1+"$@"}'})
 
 
@@ -85,6 +88,11 @@ class Words:
     def _pieces(self, word: str) -> Iterator[_Piece]:
         at = 0
         while at < len(word):
+            plain = _PLAIN.match(word, at)
+            if plain is not None:
+                at = plain.end()
+                yield _Piece(plain[0])
+                continue
             end = end_of_piece(word, at, 0)
             part = word[at:end]
             at = end
@@ -107,7 +115,11 @@ class Words:
         at = 0
         while at < len(text):
             character = text[at]
-            if character == "\\" and at + 1 < len(text):
+            plain = _PLAIN_INSIDE.match(text, at)
+            if plain is not None:
+                at = plain.end()
+                yield _Piece(plain[0])
+            elif character == "\\" and at + 1 < len(text):
                 protected = text[at + 1] in "$`\\\n" or (text[at + 1] == '"' and not literal)
                 yield _Piece(("" if text[at + 1] == "\n" else text[at + 1]) if protected else text[at : at + 2])
                 at += 2
@@ -171,7 +183,7 @@ class Words:
             return self._arguments[int(name) - 1] if int(name) <= len(self._arguments) else ""
         if name == "#":
             return None if None in self._arguments else str(len(self._arguments))
-        return self._variables.get(name)
+        return self._variables.get(name, "" if _OWN.fullmatch(name) else None)
 
 
 def _join(pieces: Sequence[_Piece]) -> str | None:

@@ -82,6 +82,8 @@ HARMLESS = [
     "[ -e /etc/there -a -d /etc ] || update-thing",
     "cat /etc/x | sed -i s/a/b/ /etc/update-thing",
     "x='a b'\nset -- $x",
+    "x=${y:=1}",
+    'if [ -n "$never_set" ]; then rm -rf /x; fi',
 ]
 
 EFFECTS = [
@@ -159,7 +161,6 @@ EFFECTS = [
     "uniq /etc/x /etc/y",
     "date -s 2020-01-01",
     'x="${y:=$(update-thing)}"',
-    "x=${y:=1}",
     'echo "${x:-$(update-thing)}"',
     "echo ${x#$(update-thing)}",
     "echo $(( $(update-thing) ))",
