@@ -43,6 +43,7 @@ from proxy.results import (
     PatchResult,
     PlatformResult,
     combine_outcomes,
+    describe_blocked,
     describe_reasons,
     describe_result,
     select_platforms,
@@ -177,7 +178,7 @@ class Patcher:
         plan, built = await self._plan_and_build(image, states, target)
         if not plan.upgrades:
             outcome = Outcome.BLOCKED if plan.skipped else Outcome.CLEAN
-            reason = "newer packages exist and every one is skipped" if plan.skipped else ""
+            reason = describe_blocked(plan.skipped)
             return describe_result(image, outcome, states, plan, reason=reason)
         patched = manifest
         if not target.dry_run:

@@ -10,13 +10,16 @@ from datetime import datetime
 from pathlib import Path
 
 from proxy.api import MOVED, Outcome, SkipInfo, SourceDate, UpgradeInfo
-from proxy.engine.family import Judgement, SkippedSource, Upgrade
+from proxy.engine.family import Judgement, Skip, SkippedSource, Upgrade
 from proxy.engine.plan import UpgradePlan
 from proxy.errors import MalformedInput
 from proxy.jobs import Inspection, LayerFile
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Descriptor, Index, Manifest, Platform
 from proxy.sources import SourceState
+
+BLOCKERS = 3  # packages that the reason of a blocked image names; `skipped` has them all
+BLOCKER = 200  # characters of each one's reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,15 @@ def describe_reasons(results: Sequence[PlatformResult]) -> str:
     return "; ".join(
         f"{result.platform}: {result.outcome}{f': {result.reason}' if result.reason else ''}" for result in told
     )
+
+
+def describe_blocked(skipped: Sequence[Skip]) -> str:
+    """Return why nothing moves: the first packages with what stands in their way, and how many more there are."""
+    if not skipped:
+        return ""
+    first = "; ".join(f"{skip.package}: {skip.reason[:BLOCKER]}" for skip in skipped[:BLOCKERS])
+    more = f" (and {len(skipped) - BLOCKERS} more)" if len(skipped) > BLOCKERS else ""
+    return f"newer packages exist and every one is skipped: {first}{more}"
 
 
 def _is_image(descriptor: Descriptor) -> bool:
