@@ -5,6 +5,7 @@ import pytest
 from tests.differential.judge import judge, working_folder
 from tests.differential.report import coverage, share
 from tests.differential.roots import ROOTS
+from tests.end_to_end.debian import release
 from tests.support import require_root, require_tool
 
 pytestmark = [pytest.mark.differential, pytest.mark.interop, pytest.mark.archive, pytest.mark.timeout(900)]
@@ -18,6 +19,7 @@ def test_the_patched_image_is_what_apt_makes_of_it(name, verdicts):
     require_root()
     for tool in ("mmdebstrap", "unshare", "tar", "dpkg-deb"):
         require_tool(tool)
+    release()
     with working_folder(ROOTS[name], None) as folder:
         verdict = judge(ROOTS[name], folder)
     verdicts.append(verdict)
