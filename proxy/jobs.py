@@ -7,7 +7,7 @@ leaves nothing half-written under a name that somebody reads.
 """
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache, partial
@@ -40,13 +40,13 @@ from proxy.engine.layerindex import LayerIndex
 from proxy.engine.plan import PlanPolicy, plan_upgrades
 from proxy.engine.rootfs import RootFS
 from proxy.engine.scan import extract_layer, outline_layer, scan_layer
-from proxy.engine.tar import Readable, Span
+from proxy.engine.tar import Readable
 from proxy.errors import MalformedInput, Unsupported
 from proxy.files import Abandoned, writing
 from proxy.growing import GrowingFile, Stalled
 from proxy.payloads import parse_payload, render_payload
+from proxy.spans import SpanReader, read_span
 
-SPAN_CHUNK = 1 << 20
 RPM_DATABASES = (
     *(
         f"{at}/{name}"
@@ -253,13 +253,13 @@ def build(
         return encode(Built(judgements={**judged.judgements, **reasons}))
     if check_only:
         return encode(judged)
-    with writing(Path(root) / out) as stream:
+    with writing(Path(root) / out) as stream, SpanReader(root) as spans:
         layer = write_layer(
             entries,
             stream,
             compression=compression,
             media="docker" if docker else "oci",
-            read_span=partial(_span_chunks, root),
+            read_span=spans.chunks,
         )
     for kept in (_open_image, _load_payload, _judge):
         kept.cache_clear()
@@ -289,7 +289,7 @@ def _open_image(root: str, layers: tuple[LayerFile, ...]) -> Image:
     _load_payload.cache_clear()
     _judge.cache_clear()
     indexes = [LayerIndex.parse((Path(root) / f"{layer.name}.index").read_bytes()) for layer in layers]
-    fs = RootFS(indexes, partial(_span_bytes, root), partial(_read_again, layers), partial(_outline_again, layers))
+    fs = RootFS(indexes, partial(read_span, root), partial(_read_again, layers), partial(_outline_again, layers))
     for family in FAMILIES:
         db = family.open(fs)
         if db is not None:
@@ -354,19 +354,3 @@ def _blob(root: str, name: str) -> Blob:
 
 def _answer(root: str, url: str, name: str | None) -> Blob | Absent:
     return Absent(f"{url} is not there (404)") if name is None else _blob(root, name)
-
-
-def _span_bytes(root: str, span: Span) -> bytes:
-    return b"".join(_span_chunks(root, span))
-
-
-def _span_chunks(root: str, span: Span) -> Iterator[bytes]:
-    left = span.size
-    with (Path(root) / span.file).open("rb") as stream:
-        stream.seek(span.offset)
-        while left:
-            piece = stream.read(min(left, SPAN_CHUNK))
-            if not piece:
-                raise MalformedInput("shorter than its index says; remove the cache folder", file=span.file)
-            left -= len(piece)
-            yield piece

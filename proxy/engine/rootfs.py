@@ -49,13 +49,14 @@ class RootFS:
         self._fetched: dict[int, bytes] = {}
         self._sorted: list[str] | None = None
         self._known: dict[str, Entry] = {}  # directories and symlinks that were asked for: they are again and again
+        self._last: Entry | None = None  # what was asked for last: many ask twice
         self._tree = merge_layers(layers)
 
     def get(self, path: str) -> Entry | None:
         """Return the entry at `path` (symlinked parents followed, a symlink at the end not), or None."""
         where = self.locate(path)
-        known = self._known.get(where)
-        if known is not None:
+        known = self._known.get(where) or self._last
+        if known is not None and known.path == where:
             return known
         number = self._tree.get(where)
         if number is None:
@@ -63,6 +64,7 @@ class RootFS:
         entry = self._entry(where, number)
         if entry.kind in _ASKED_OFTEN and len(self._known) < MAX_KNOWN:
             self._known[where] = entry
+        self._last = entry
         return entry
 
     def resolve(self, path: str) -> str:
@@ -184,6 +186,7 @@ class RootFS:
             if index.sizes[row] != spans[path].size:
                 raise MalformedInput("not the content that the layer's index describes", text=path)
             self._supplied[place << ROW_BITS | row] = spans[path]
+        self._last = None
 
     def listdir(self, path: str) -> Sequence[str]:
         """Return the names in the directory `path`, sorted; empty if it is no directory."""

@@ -8,7 +8,6 @@ signed source instead.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from proxy.engine.families.dpkg.architecture import architecture_of, platform_of
@@ -17,7 +16,7 @@ from proxy.engine.families.dpkg.sources import image_sources
 from proxy.engine.family import Blob, Candidate, Distribution, PackageIndex, PackageSource, Payload, SourceSettings
 from proxy.engine.layer import WrittenLayer, write_layer
 from proxy.engine.rootfs import RootFS
-from proxy.engine.tar import Entry, Kind, Span
+from proxy.engine.tar import Entry, Kind
 from proxy.errors import UpstreamRefused
 from proxy.files import writing
 from proxy.flight import gather_all
@@ -25,6 +24,7 @@ from proxy.oci.digest import Digest
 from proxy.oci.manifest import OCI_CONFIG, OCI_MANIFEST, Manifest, parse_manifest, render_json
 from proxy.payloads import parse_payload
 from proxy.serve import Engine, machine_platform
+from proxy.spans import SpanReader
 
 PACKAGES = (
     "base-files",
@@ -89,10 +89,8 @@ def _newest(reader: IndexReader, name: str) -> Candidate:
 def _assemble(payloads: Sequence[Payload], arch: str, root: Path, scratch: Path) -> Composed:
     """Write layer and config, and return the image."""
     layer_file = scratch / "layer"
-    with writing(layer_file) as out:
-        layer = write_layer(
-            _entries(payloads), out, compression="gzip", media="oci", read_span=partial(_read_span, root)
-        )
+    with writing(layer_file) as out, SpanReader(str(root)) as spans:
+        layer = write_layer(_entries(payloads), out, compression="gzip", media="oci", read_span=spans.chunks)
     config = render_json(_config(arch, layer))
     config_file = scratch / "config"
     with writing(config_file) as out:
@@ -145,9 +143,3 @@ def _records(payload: Payload) -> Iterator[Entry]:
 def _merged(path: str) -> str:
     first = path.split("/", 1)[0]
     return f"usr/{path}" if first in MERGED and path != first else "" if first in MERGED else path
-
-
-def _read_span(root: Path, span: Span) -> Iterator[bytes]:
-    with (root / span.file).open("rb") as stream:
-        stream.seek(span.offset)
-        yield stream.read(span.size)
