@@ -112,7 +112,7 @@ class Patcher:
             blobs = await self._blob_files((patched,), target) if patched else {}
             return PatchResult(result.outcome, top.digest, (result,), result.reason, patched, (), blobs)
         wanted = select_platforms(top, platforms)
-        results = [await self._patch_child(descriptor, target) for descriptor in wanted]
+        results = await gather_all(self._patch_child(descriptor, target) for descriptor in wanted)
         outcome = combine_outcomes([result.outcome for result in results])
         reason = describe_reasons(results)
         if outcome is not Outcome.PATCHED or target.dry_run:

@@ -12,7 +12,7 @@ Progress = Callable[[str], None]
 
 
 class Phases:
-    """A stopwatch with one lap per phase; a phase that comes again is added up.
+    """A stopwatch with one lap per phase; a phase that comes again is added up, also that of several platforms at once.
 
     Args:
         progress: called with the phase's name as it begins.
