@@ -196,15 +196,15 @@ class _Patched:
 
 
 def _old_outlines(fs: RootFS, entries: Iterable[Entry]) -> dict[str, bytes]:
-    """Return the outlines of the shared libraries that the patch replaces or removes."""
+    """Return the outlines of the shared libraries that the patch replaces or removes, or whose names it does."""
     paths: list[str] = []
     for entry in entries:
         there = fs.get(entry.path)
         if there is None or (entry.kind is Kind.DIR and there.kind is Kind.DIR):
             continue
         below = fs.walk(entry.path) if there.kind is Kind.DIR else (there,)
-        paths += [one.path for one in below if one.kind is Kind.FILE and is_library_name(one.path)]
-    return fs.outlines(paths)
+        paths += [one.path for one in below if one.kind in {Kind.FILE, Kind.SYMLINK} and is_library_name(one.path)]
+    return fs.outlines(dict.fromkeys(fs.resolve(path) for path in paths))
 
 
 def _new_outlines(fs: RootFS, entries: Iterable[Entry]) -> dict[str, bytes]:

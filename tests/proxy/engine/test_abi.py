@@ -11,6 +11,7 @@ from proxy.engine.scan import outline_layer
 from proxy.engine.tar import Entry, Kind
 from proxy.oci.manifest import OCI_LAYER
 from tests.proxy.engine.elves import Sym, make_elf
+from tests.proxy.engine.filesystems import Link, make_fs
 from tests.simulators.registry import make_layer
 
 LIB = "usr/lib/x86_64-linux-gnu"
@@ -145,6 +146,18 @@ def test_a_library_may_take_another_file_name_under_its_soname():
     assert broken(old, {f"{LIB}/libx.so.1.2": None, f"{LIB}/libx.so.1.3": OLD[X]}) == []
     gone = {f"{LIB}/libx.so.1.2": None, f"{LIB}/libx.so.1.3": library("stop@@X_1")}
     assert broken(old, gone) == [f"{LIB}/libx.so.1.2 usr/bin/tool run@X_1"]
+
+
+@pytest.mark.parametrize("new", [Entry(X, Kind.SYMLINK, target="libx.so.1.3"), Entry(X, Kind.WHITEOUT)])
+def test_a_link_that_leads_elsewhere_counts_though_the_old_file_stays(new):
+    old = make_fs({f"{LIB}/libx.so.1.2": OLD[X], X: Link("libx.so.1.2"), "usr/bin/tool": OLD["usr/bin/tool"]}, _all)
+    data = library("stop@@X_1")
+    entries = (Entry(f"{LIB}/libx.so.1.3", Kind.FILE, content=data, size=len(data)), new)
+    assert [one.importer for one in check_abi(old, entries)] == (["usr/bin/tool"] if new.target else [])
+
+
+def _all(_path):
+    return True
 
 
 @pytest.mark.parametrize(("import_version", "refused"), [("", True), ("X_1", False)])
