@@ -12,6 +12,8 @@ from proxy.engine.families.dpkg.call import DOES, Call, Command, Verdict, placed
 from proxy.engine.stage import Stage
 from proxy.engine.tar import Entry, Kind
 
+MIN_RANDOM = 3  # letters that mktemp asks for
+
 
 def _rm(call: Call) -> Verdict:
     split = call.options("frRv")
@@ -229,7 +231,28 @@ def _touch(call: Call) -> Verdict:
     return True
 
 
+def _mktemp(call: Call) -> Verdict:
+    """`mktemp`, with `-d` for a folder: a name that nobody has, the same whenever the script runs on the same tree."""
+    split = call.options("dq")
+    if split is None or len(split[1]) > 1 or not all(placed(path) for path in split[1]):
+        return DOES
+    template = split[1][0] if split[1] else "/tmp/tmp.XXXXXXXXXX"  # noqa: S108 - in the tree, as data
+    stem = template.rstrip("X")
+    if len(template) - len(stem) < MIN_RANDOM:
+        return DOES
+    number = 0
+    while call.stage.get(path := f"{stem}{number:0{len(template) - len(stem)}d}") is not None:
+        number += 1
+    if "d" in split[0]:
+        call.stage.make_dir(path, 0o700)
+    else:
+        call.stage.write(path, b"", 0o600)
+    call.output(f"{path}\n")
+    return True
+
+
 FILE_COMMANDS: Mapping[str, Command] = {
     "rm": _rm, "rmdir": _rmdir, "mv": _mv, "cp": _cp, "ln": _ln, "mkdir": _mkdir,
     "chmod": _chmod, "chown": _chown, "chgrp": _chown, "touch": _touch,
+    "mktemp": _mktemp,
 }  # fmt: skip

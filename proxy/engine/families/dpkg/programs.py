@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from proxy.engine.families.dpkg.call import DOES, Call, Verdict, placed
 from proxy.engine.families.dpkg.dpkgquery import ADMIN
+from proxy.engine.families.dpkg.registers import GLIB
 from proxy.engine.stage import Stage
 from proxy.engine.tar import Kind
 
@@ -26,6 +27,10 @@ def run_program(call: Call) -> Verdict:
             r"/usr/lib/python[0-9.]*/(?:py_compile|compileall)\.py|-m (?:py_compile|compileall)(?: |$)"
         )
         return True if compiler.match(" ".join(rest)) else DOES
+    if name == "java" and words == ["-version"]:  # it says so on the standard error
+        return True
+    if name in GLIB:
+        return GLIB[name](call)
     if name == "java" and "-Xshare:dump" in words:
         call.output("")
         return False  # what calls it goes on without the archive

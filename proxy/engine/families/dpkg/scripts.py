@@ -70,6 +70,7 @@ class Scripts:
             self._old,
             self._unit_same,
             self._db.arch,
+            {"DPKG_MAINTSCRIPT_ARCH": self._payload.package.arch},
             activate=lambda name: self._triggers.activate(name, self._key),
             frontend=self._frontend if name in {"preinst", "postinst"} else Frontend(self._stage, package),
         )
