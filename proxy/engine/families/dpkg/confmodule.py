@@ -57,8 +57,9 @@ def ask(
     if len(known) == len(arguments) and (certain or command in _READING):
         code, text = debconf.ask([command.upper(), *known])
         return code == 0, text
-    question = arguments[1 if command == "input" else 0] if arguments else None
-    if command not in {"set", "reset", "fset", "subst", "input", "go"} or (question is None and command != "go"):
+    question = arguments[-1 if command in {"input", "register"} else 0] if arguments else None
+    doubtful = {"set", "reset", "fset", "subst", "input", "go", "register", "unregister"}
+    if command not in doubtful or (question is None and command != "go"):
         raise NotReproduced("a question to debconf that is not known")
     debconf.doubt(question)
     return (command == "go") or None, None
