@@ -32,6 +32,13 @@ def entry(tag: int, value: int) -> bytes:
     return tag.to_bytes(8, "little") + value.to_bytes(8, "little")
 
 
+def shared_object(soname: str) -> bytes:
+    """Return a shared object of that name, as large as the smallest that a linker writes."""
+    table = b"\0" + soname.encode() + b"\0"
+    dynamic = entry(14, 1) + entry(5, HEADER + 56 + 4 * 16) + entry(10, len(table)) + entry(0, 0)
+    return library(dynamic, table + bytes(2000))
+
+
 @pytest.mark.interop
 def test_the_libraries_of_this_machine_say_what_readelf_reads() -> None:
     readelf = require_tool("readelf")

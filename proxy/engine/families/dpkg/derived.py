@@ -13,7 +13,7 @@ treated so it was looked up what that is; each finding is followed or is a reaso
   postinst makes (`/etc/profile`, `/root/.bashrc`, `/usr/local`, links in `/var`) it makes on first installation only.
 - netbase and media-types: only conffiles (`/etc/protocols`, `/etc/services`, `/etc/rpc`, `/etc/ethertypes`,
   `/etc/mime.types`); nothing is derived from them.
-- libraries: where a builder left `/etc/ld.so.cache`, it must name the same files after the upgrade.
+- libraries: where a builder left `/etc/ld.so.cache`, it is made again once all files are there (see `ldconfig`).
 - `/etc/passwd`, `/etc/group` and `/etc/nsswitch.conf` are in no package; they stay as the builder wrote them.
 """
 
@@ -26,7 +26,6 @@ from proxy.engine.families.dpkg.certificates import BUNDLE, CERTIFICATES, find_r
 from proxy.engine.families.dpkg.conffiles import md5_of
 from proxy.engine.families.dpkg.database import DpkgDb, Record, parse_md5sums
 from proxy.engine.families.dpkg.findings import Change, Finding, Note, Reason
-from proxy.engine.families.dpkg.linker import cached_paths_change
 from proxy.engine.family import Payload
 from proxy.engine.rootfs import RootFS
 from proxy.engine.tar import Entry, Kind
@@ -52,9 +51,6 @@ def find_derived(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> It
             yield from _localtime(fs, db, record, payload)
         case "base-files":
             yield from _os_release(fs, db, record, payload)
-    reason = cached_paths_change(fs, db, record, payload)
-    if reason:
-        yield Reason(f"/etc/ld.so.cache would be out of date ({reason}), and is not rewritten yet")
 
 
 def _certificates(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[Finding]:

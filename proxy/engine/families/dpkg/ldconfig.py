@@ -1,11 +1,10 @@
 """What `ldconfig` leaves behind: the linker's cache and the links from sonames to files.
 
-Owns which folders and files it looks at, which library wins a soname, and the order of the cache. What a library is
+Owns which files it looks at, which library wins a soname, and the order of the cache. What a library is
 (soname, kind) must be read from its content, and contents of an image's libraries are not kept. So the cache of the
 image tells it for every library that did not change, and only what an upgrade brings is read.
 
-1. folders: those of /etc/ld.so.conf and what it includes, in order, then the built-in ones; each only once however it
-   is named; the folders below glibc-hwcaps with each
+1. folders: see `libraryfolders`
 2. names: `lib*.so*` and the linker itself; stale links named `*.so.*` go
 3. one library per soname and folder: a file before a link, then the highest version
 4. a link from the soname to a file that won under another name
@@ -19,31 +18,18 @@ Specification: ldconfig(8)
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 
 from proxy.engine.families.dpkg.findings import NotReproduced
 from proxy.engine.families.dpkg.ldcache import CACHE, Cached, LinkerCache, parse_linker_cache, render_linker_cache
 from proxy.engine.families.dpkg.libraries import Library, read_library
+from proxy.engine.families.dpkg.libraryfolders import Folder, library_folders
 from proxy.engine.rootfs import RootFS
 from proxy.engine.stage import Stage
 from proxy.engine.tar import Kind
 from proxy.errors import AdmendError
 
-CONFIGURATION = "etc/ld.so.conf"
-MAX_INCLUDES = 1000
 _SHORTEST = 1024  # bytes; no linker writes a shared library as small, while scripts for ld(1) are
 
-_TRIPLETS: Mapping[str, str] = {
-    "amd64": "x86_64-linux-gnu",
-    "i386": "i386-linux-gnu",
-    "x32": "x86_64-linux-gnux32",
-    "arm64": "aarch64-linux-gnu",
-    "armhf": "arm-linux-gnueabihf",
-    "armel": "arm-linux-gnueabi",
-    "ppc64el": "powerpc64le-linux-gnu",
-    "s390x": "s390x-linux-gnu",
-    "riscv64": "riscv64-linux-gnu",
-}
 _NAME = re.compile(r"(?:lib|ld-|ld\.so\.|ld64\.so\.).*", re.DOTALL)
 _PROGRAMS = ("sbin/ldconfig.real", "sbin/ldconfig")  # Ubuntu's is a script in front of the real one
 _GENERATOR = re.compile(rb"ldconfig \([^()\0]{1,200}\) [a-z]{1,20} release version [0-9.]{1,20}")
@@ -57,15 +43,6 @@ class Links:
 
     cache: bytes
     links: Mapping[str, str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Folder:
-    """A folder: its path as it is written in the cache, its real one; `hwcaps` names one below glibc-hwcaps."""
-
-    path: str
-    real: str
-    hwcaps: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +61,34 @@ def run_ldconfig(stage: Stage, arguments: Sequence[str], arch: str) -> bool:
     if set(arguments) - {"-X", "-n", "-v"} or "-n" in arguments:
         raise NotReproduced(f"ldconfig {' '.join(arguments)}")
 
+    _renew(stage, arch, _new_generator(stage), links="-X" not in arguments)
+    return True
+
+
+def renew_cache(stage: Stage, arch: str) -> None:
+    """Make the cache again where nothing runs, but whoever built the image ran ldconfig; nothing where there is none.
+
+    Raises:
+        NotReproduced: what is needed cannot be known.
+    """
+    if stage.fs.read(CACHE) is not None:
+        _renew(stage, arch, None)
+
+
+def _renew(stage: Stage, arch: str, generator: str | None, *, links: bool = True) -> None:
     def library(path: str) -> Library | None:
         try:
             return read_library(stage.read(path) or b"", path, arch)
         except AdmendError as error:
             raise NotReproduced(f"what kind of library /{path} is ({error})") from error
 
-    found = run_over(stage.fs, stage, arch, _new_generator(stage), library)
+    found = run_over(stage.fs, stage, arch, generator, library)
     stage.write(CACHE, found.cache)
-    for path, target in found.links.items() if "-X" not in arguments else ():
+    for path, target in found.links.items() if links else ():
         if target is None:
             stage.remove(path)
         else:
             stage.symlink(target, path)
-    return True
 
 
 def _new_generator(stage: Stage) -> str | None:
@@ -132,7 +123,7 @@ def run_over(
         raise NotReproduced(f"/{CACHE} names libraries for hardware capabilities of the older kind")
     scan = _Scan(before, after, old, library)
     entries: list[Cached] = []
-    folders = tuple(_folders(after, arch))
+    folders = tuple(library_folders(after, arch))
     for folder in folders:
         entries += scan.look(folder)
     if generator is not None and (generator == "") != (old.generator is None):
@@ -151,55 +142,6 @@ def version_key(name: str) -> tuple[tuple[int, int], ...]:
     return tuple((1, int(part[1])) if part[1] else (0, ord(part[2])) for part in parts)
 
 
-def _folders(tree: RootFS | Stage, arch: str) -> Iterator[_Folder]:
-    """Yield the folders in the order in which ldconfig looks at them (1)."""
-    triplet = _TRIPLETS.get(arch)
-    if triplet is None:
-        raise NotReproduced(f"the folders of libraries of the architecture {arch}")
-    built_in = (f"/lib/{triplet}", f"/usr/lib/{triplet}", "/lib", "/usr/lib")
-    seen: set[str] = set()
-    for path in (*_configured(tree, CONFIGURATION, [0]), *built_in):
-        real = tree.resolve(path.strip("/"))
-        there = tree.get(real) if real else None
-        if there is None or there.kind is not Kind.DIR or real in seen:
-            continue
-        seen.add(real)
-        yield _Folder(path, real)
-        for name in tree.listdir(f"{real}/glibc-hwcaps"):
-            below = tree.resolve(f"{real}/glibc-hwcaps/{name}")
-            entry = tree.get(below)
-            if name.startswith(".") or ":" in name or entry is None or entry.kind is not Kind.DIR or below in seen:
-                continue
-            seen.add(below)
-            yield _Folder(f"{path}/glibc-hwcaps/{name}", below, name)
-
-
-def _configured(tree: RootFS | Stage, file: str, count: list[int]) -> Iterator[str]:
-    """Yield the folders that a configuration file names; `count` bounds how many files are read."""
-    count[0] += 1
-    if count[0] > MAX_INCLUDES:
-        raise NotReproduced(f"/{CONFIGURATION} includes more than {MAX_INCLUDES} files")
-    for line in (tree.read(file) or b"").decode("utf-8", "surrogateescape").split("\n"):
-        text = line.partition("#")[0].lstrip()
-        if re.match(r"include[ \t]", text):
-            for pattern in text[8:].split():
-                for name in _matching(tree, pattern, file):
-                    yield from _configured(tree, name, count)
-        elif text and not re.match(r"(?i)hwcap[ \t]", text):
-            path = text.partition("=")[0].rstrip().rstrip("/")
-            if path:
-                yield path
-
-
-def _matching(tree: RootFS | Stage, pattern: str, file: str) -> Iterator[str]:
-    folder, _, name = (pattern if pattern.startswith("/") else f"/{file.rpartition('/')[0]}/{pattern}").rpartition("/")
-    if set(folder) & set("*?["):
-        raise NotReproduced(f"/{file} includes files of folders that it does not name")
-    for found in sorted(tree.listdir(folder.strip("/"))):
-        if fnmatchcase(found, name) and (found[0] != "." or name[0] == "."):
-            yield f"{folder.strip('/')}/{found}"
-
-
 class _Scan:
     """A look at the folders of `after`; `links` collects which links change."""
 
@@ -214,7 +156,7 @@ class _Scan:
         self._kernels = any(entry.kernel for entry in old.entries)
         self.links: dict[str, str | None] = {}
 
-    def look(self, folder: _Folder) -> Iterator[Cached]:
+    def look(self, folder: Folder) -> Iterator[Cached]:
         """Yield the entries of one folder (2, 3, 4)."""
         best: dict[str, _Candidate] = {}
         for candidate in self._candidates(folder):
@@ -231,7 +173,7 @@ class _Scan:
                 self._link(folder, soname, candidate.name)
             yield replace(candidate.cached, soname=soname, path=f"{folder.path}/{name}", folder=folder.hwcaps)
 
-    def _candidates(self, folder: _Folder) -> Iterator[_Candidate]:
+    def _candidates(self, folder: Folder) -> Iterator[_Candidate]:
         known = self._known(folder)
         for name in self._after.listdir(folder.real):
             path = f"{folder.real}/{name}"
@@ -253,7 +195,7 @@ class _Scan:
             else:
                 yield from self._read(name, real, is_link)
 
-    def _known(self, folder: _Folder) -> dict[str, Cached]:
+    def _known(self, folder: Folder) -> dict[str, Cached]:
         """Return what the old cache says of the files in a folder that did not change, by their real path.
 
         A name that ends in ``.so`` may be the link for ld(1); then another one tells the soname.
@@ -287,7 +229,7 @@ class _Scan:
             before.get(path) == after.get(path) and before.resolve(path) == real and before.get(real) == after.get(real)
         )
 
-    def _link(self, folder: _Folder, soname: str, name: str) -> None:
+    def _link(self, folder: Folder, soname: str, name: str) -> None:
         """Make the soname lead to the file that has it."""
         path = f"{folder.real}/{soname}"
         there = self._after.get(path)

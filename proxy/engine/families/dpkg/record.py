@@ -22,7 +22,8 @@ from proxy.engine.families.dpkg.database import INFO, STATUS, DpkgDb, Form, Reco
 from proxy.engine.families.dpkg.deb822 import Stanza, render_stanzas
 from proxy.engine.families.dpkg.derived import find_derived
 from proxy.engine.families.dpkg.filters import Filters, read_filters
-from proxy.engine.families.dpkg.findings import Change
+from proxy.engine.families.dpkg.findings import Change, NotReproduced
+from proxy.engine.families.dpkg.ldconfig import renew_cache
 from proxy.engine.families.dpkg.scripts import Scripts, tell_triggered
 from proxy.engine.families.dpkg.statusentry import render_status
 from proxy.engine.families.dpkg.taker import PathTaker
@@ -115,6 +116,13 @@ class Recording:
             for finding in find_derived(self._fs, self._db, record, payload):
                 for entry in finding.entries if isinstance(finding, Change) else ():
                     self.stage.put(entry)
+        simple = [record.installed.key for record, _ in self._items if record.form is Form.STATUS_D]
+        try:
+            if simple:
+                renew_cache(self.stage, self._db.arch)
+        except NotReproduced as error:
+            reason = f"/etc/ld.so.cache would be out of date, and cannot be made again: {error.what}"
+            raise NotRecordable(dict.fromkeys(simple, reason)) from error
 
     def _drop_old(self) -> None:
         """Step 2, for all packages at once: a path may have moved from one to another."""

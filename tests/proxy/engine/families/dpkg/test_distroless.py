@@ -7,13 +7,14 @@ import pytest
 from proxy.engine.families.dpkg.conffiles import decide_conffiles, md5_of
 from proxy.engine.families.dpkg.database import keeps, open_database
 from proxy.engine.families.dpkg.judge import judge
+from proxy.engine.families.dpkg.ldcache import Cached, LinkerCache, parse_linker_cache, render_linker_cache
 from proxy.engine.families.dpkg.record import record_upgrade
 from proxy.engine.family import Effect, Judgement, Package, Payload
 from proxy.engine.rootfs import RootFS, scan_layer
 from proxy.engine.tar import Entry, Kind
 from proxy.oci.manifest import OCI_LAYER
-from tests.proxy.engine.families.dpkg.test_linker import cache
 from tests.proxy.engine.filesystems import Link, make_fs
+from tests.proxy.engine.test_elf import shared_object
 from tests.simulators.registry import make_layer
 
 STANZA = b"Package: %s\nVersion: 1\nArchitecture: amd64\nMaintainer: x\nDescription: x\n"
@@ -175,9 +176,21 @@ def test_a_copied_time_zone_skips_tzdata():
     assert "does not have" in judge(gone, open_database(gone), new).reason
 
 
-def test_a_linker_cache_that_would_name_other_files_skips_the_library():
-    library = "usr/lib/x86_64-linux-gnu/libtool.so"
-    files = {**BASE, "etc/ld.so.cache": cache(("libtool.so.1", f"/{library}.1")), f"{library}.1": b"1"}
+def test_a_linker_cache_is_made_again_from_the_new_libraries():
+    folder = "usr/lib/x86_64-linux-gnu"
+    known = LinkerCache((Cached("libtool.so.1", f"/{folder}/libtool.so.1", 0x303),), "ldconfig x")
+    files = {**BASE, "etc/ld.so.cache": render_linker_cache(known), f"{folder}/libtool.so.1": bytes(2000)}
     fs = image(files)
-    assert judge(fs, open_database(fs), payload("tool", {f"{library}.1": b"2"})).reason == ""
-    assert "libtool.so.2 is new" in judge(fs, open_database(fs), payload("tool", {f"{library}.2": b"2"})).reason
+    db = open_database(fs)
+    new = payload("tool", {f"{folder}/libtool.so.2": shared_object("libtool.so.2")})
+    assert judge(fs, db, new).reason == ""
+    entries = {entry.path: entry for entry in record_upgrade(fs, db, [new])}
+    written = parse_linker_cache(entries["etc/ld.so.cache"].content)
+    assert [entry.soname for entry in written.entries] == ["libtool.so.2", "libtool.so.1"]
+    assert written.generator == "ldconfig x"
+
+
+def test_a_linker_cache_of_a_form_that_is_not_known_skips_the_library():
+    old = LinkerCache((Cached("libtool.so.1", "/lib/libtool.so.1", 0x303, hwcap=4),))
+    fs = image({**BASE, "etc/ld.so.cache": render_linker_cache(old)})
+    assert "hardware" in judge(fs, open_database(fs), payload("tool", {"usr/lib/x": b"2"})).reason
