@@ -6,7 +6,7 @@ Owns the forms of requests, answers and errors. Untrusted JSON enters through th
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MAX_IMAGE = 512  # characters: a reference has 255 + 1 + 128 + 1 + 71 at the most
 
@@ -20,6 +20,11 @@ class Outcome(StrEnum):
     PENDING = "pending"
     UNSUPPORTED = "unsupported"
     FAILED = "failed"
+
+
+def make_printable(text: str) -> str:
+    """Return `text`, parts of which an image may have written, without what a terminal or a log would act upon."""
+    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)
 
 
 class Wire(BaseModel):
@@ -55,7 +60,7 @@ class SkipInfo(Wire):
     package: str
     installed: str = ""
     available: str = ""
-    reason: str
+    reason: Annotated[str, AfterValidator(make_printable)]
 
     @property
     def moved(self) -> bool:

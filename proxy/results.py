@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from proxy.api import MOVED, Outcome, SkipInfo, SourceDate, UpgradeInfo
+from proxy.api import MOVED, Outcome, SkipInfo, SourceDate, UpgradeInfo, make_printable
 from proxy.engine.family import Judgement, Skip, SkippedSource, Upgrade
 from proxy.engine.plan import UpgradePlan
 from proxy.errors import MalformedInput
@@ -113,7 +113,7 @@ def describe_result(
         manifest=patched or image.manifest,
         upgrades=tuple(describe_upgrade(item, judged.get(item.key)) for item in upgrades),
         skipped=(*sources, *packages, *notes),
-        reason=reason,
+        reason=make_printable(reason),
         as_of=tuple(SourceDate(source=s.index.source.label, date=s.index.date.isoformat()) for s in states),
         stale=any(state.stale for state in states),
         inspection=image.inspection,

@@ -38,6 +38,10 @@ def _empty(difference: Difference) -> bool:
     return difference.ours is None and difference.theirs is not None and difference.theirs.type == "folder"
 
 
+def _left_behind(difference: Difference) -> bool:
+    return difference.ours is None
+
+
 def _backup(difference: Difference) -> bool:
     return difference.theirs is not None and difference.theirs.type == "file"
 
@@ -78,6 +82,12 @@ ALLOWED = (
         "ldconfig keeps inode numbers and times of the libraries here, to be quicker the next time",
         re.compile(r"var/cache/ldconfig/aux-cache"),
         _log,
+    ),
+    Allowed(
+        "java",
+        "a Java program that scripts start keeps figures of itself in a folder while it runs, and leaves the folder",
+        re.compile(r"tmp/hsperfdata_[^/]+"),
+        _left_behind,
     ),
 )
 
