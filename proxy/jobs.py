@@ -37,6 +37,7 @@ from proxy.engine.family import (
 )
 from proxy.engine.layer import COMPRESSION_EPOCH, WrittenLayer, write_layer
 from proxy.engine.layerindex import LayerIndex
+from proxy.engine.nodatabase import why_none
 from proxy.engine.plan import PlanPolicy, plan_upgrades
 from proxy.engine.rootfs import RootFS
 from proxy.engine.scan import extract_layer, outline_layer, scan_layer
@@ -47,14 +48,6 @@ from proxy.growing import GrowingFile, Stalled
 from proxy.payloads import parse_payload, render_payload
 from proxy.spans import SpanReader, read_span
 
-RPM_DATABASES = (
-    *(
-        f"{at}/{name}"
-        for at in ("var/lib/rpm", "usr/lib/sysimage/rpm")
-        for name in ("rpmdb.sqlite", "Packages.db", "Packages")
-    ),
-    "var/lib/rpmmanifest",
-)
 EPOCH = f"3-{COMPRESSION_EPOCH}"
 
 
@@ -294,18 +287,7 @@ def _open_image(root: str, layers: tuple[LayerFile, ...]) -> Image:
         db = family.open(fs)
         if db is not None:
             return Image(fs, family, db)
-    raise Unsupported(_why_not(fs))
-
-
-def _why_not(fs: RootFS) -> str:
-    """Say why no family can open an image."""
-    found = next((path for path in RPM_DATABASES if fs.get(path) is not None), "")
-    if found:
-        return f"its package database is an RPM database ({found}): admend does not patch RPM packages yet"
-    return (
-        "no package database found (looked for dpkg's status and status.d, apk's installed, and RPM's): "
-        "the image records no packages, so there is nothing to patch"
-    )
+    raise Unsupported(why_none(fs))
 
 
 @lru_cache(maxsize=256)

@@ -7,7 +7,7 @@ one tree is told in `overlay`. Contents that were not kept when a layer was scan
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from proxy.engine.layerindex import KINDS, LayerIndex
+from proxy.engine.layerindex import KINDS, NUMBERS, LayerIndex
 from proxy.engine.outline import NONE, outline_bytes
 from proxy.engine.overlay import IMPLIED, ROW_BITS, SYMLINK, follow, kind_of, merge_layers
 from proxy.engine.scan import extract_layer, scan_layer
@@ -16,6 +16,7 @@ from proxy.errors import AdmendError, MalformedInput
 
 __all__ = ["LayerIndex", "RootFS", "extract_layer", "scan_layer"]
 
+FILE = NUMBERS[Kind.FILE]
 FETCH_LIMIT = 128 << 20  # bytes of files that were not kept and are read all the same
 
 MAX_KNOWN = 20_000  # entries that are held, 6 MB
@@ -163,6 +164,15 @@ class RootFS:
             return None
         index, row = self._row(number)
         return number >> ROW_BITS, index.paths[row]
+
+    def removed(self, path: str) -> bool:
+        """Say whether a layer had a file at `path` that a later one took away."""
+        return path not in self._tree and any(
+            kind_of(self._layers, place << ROW_BITS | row) == FILE
+            for place, index in enumerate(self._layers)
+            for row, name in enumerate(index.paths)
+            if name == path
+        )
 
     def missing(self, paths: Iterable[str]) -> dict[int, set[str]]:
         """Return what `extract_layer` must be asked for, by layer, before all of `paths` can be read."""

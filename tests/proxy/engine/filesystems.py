@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.engine.rootfs import RootFS, scan_layer
+from proxy.engine.rootfs import RootFS, extract_layer, scan_layer
 from proxy.oci.manifest import OCI_LAYER
 
 
@@ -18,8 +18,19 @@ class Link:
 
 
 def make_fs(files: Mapping[str, bytes | Link], keep: Callable[[str], bool]) -> RootFS:
-    """Return a root file system of one layer with these files and symlinks."""
-    return _scan(_tar(files), OCI_LAYER, keep, "test layer")
+    """Return a root file system of one layer with these files and symlinks; what was not kept is read again."""
+    blob, captures = _tar(files).getvalue(), io.BytesIO()
+    index = scan_layer(
+        io.BytesIO(blob), OCI_LAYER, keep=keep, captures=captures, captures_name="captures", where="test layer"
+    )
+
+    def again(_: int, paths: set[str]) -> dict[str, bytes]:
+        out = io.BytesIO()
+        found = extract_layer(io.BytesIO(blob), OCI_LAYER, paths, captures=out, captures_name="", where="test layer")
+        return {path: out.getvalue()[span.offset : span.offset + span.size] for path, span in found.items()}
+
+    kept = captures.getvalue()
+    return RootFS([index], lambda span: kept[span.offset : span.offset + span.size], again)
 
 
 def _tar(files: Mapping[str, bytes | Link]) -> io.BytesIO:

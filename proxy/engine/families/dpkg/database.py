@@ -147,6 +147,8 @@ def open_database(fs: RootFS) -> DpkgDb | None:
 
     Raises MalformedInput where it cannot be read, or describes one package twice.
     """
+    if fs.resolve(ADMIN) != ADMIN:  # a link: a scan, which sees one layer, kept nothing of what lies behind it
+        fs.fetch(entry.path for entry in fs.walk(ADMIN) if keeps(_as_admin(fs, entry.path)))
     stanzas = tuple(_read_status(fs))
     simple = tuple(_read_status_d(fs))
     if not stanzas and not simple:
@@ -173,6 +175,11 @@ def open_database(fs: RootFS) -> DpkgDb | None:
             for key, record in records.items()
         }
     return DpkgDb(fs, stanzas, records, arch)
+
+
+def _as_admin(fs: RootFS, path: str) -> str:
+    """Return the name that a path behind the linked database folder has below the usual one."""
+    return ADMIN + path.removeprefix(fs.resolve(ADMIN))
 
 
 def parse_md5sums(data: bytes, where: str = "") -> dict[str, str]:
