@@ -94,9 +94,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     patch.add_argument("--key", type=Path, help="sign the result with this private key (PEM); registries only")
     patch.add_argument("--dry-run", action="store_true", help="say what would be done and write nothing")
-    patch.add_argument("--scope", choices=("all", "security"), help="every upgrade, or those of security sources")
+    _add_policy(patch)
     inspect = commands.add_parser("inspect", help="list packages, available upgrades and what would be skipped")
     _add_image(inspect)
+    _add_policy(inspect)
     verify = commands.add_parser("verify", help="check the signature of a patched image")
     verify.add_argument("image", metavar="IMAGE")
     verify.add_argument("--key", type=Path, required=True, metavar="PUB", help="the proxy's public key (PEM)")
@@ -105,6 +106,15 @@ def make_parser() -> argparse.ArgumentParser:
     proxy = commands.add_parser("proxy", help="run the patching proxy")
     proxy.add_argument("--config", type=Path, required=True, metavar="FILE")
     return parser
+
+
+def _add_policy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scope", choices=("all", "security"), help="every upgrade, or those of security sources")
+    parser.add_argument(
+        "--unknown-scripts",
+        choices=("skip", "apply"),
+        help="leave packages whose maintainer scripts are not understood, or move their files without them",
+    )
 
 
 def _add_image(parser: argparse.ArgumentParser) -> None:

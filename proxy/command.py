@@ -88,8 +88,9 @@ async def _patch(options: Namespace, config: ProxyConfig) -> Answer:
     platforms = [_typed("--platform", Platform.parse, text) for text in options.platform] or [machine_platform()]
     dest = None if dry_run else _destination(options, image)
     findings = _read_report(options) if options.command == "patch" and options.report else None
-    if options.command == "patch" and options.scope:
-        config = config.model_copy(update={"policy": config.policy.model_copy(update={"scope": options.scope})})
+    chosen = {"scope": options.scope, "unknown_scripts": options.unknown_scripts}
+    asked = {name: value for name, value in chosen.items() if value}
+    config = config.model_copy(update={"policy": config.policy.model_copy(update=asked)})
     key = SigningKey.load(options.key) if not dry_run and options.key else None
     if key and dest and dest.kind is not Kind.REGISTRY:
         raise UsageError("--key signs in a registry, beside the image; give a registry's DEST", text=str(dest))

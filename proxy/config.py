@@ -137,10 +137,15 @@ class SourcesConfig(Section):
 
 
 class PolicyConfig(Section):
-    """What a patch does; its hash is part of every result's name and signature."""
+    """What a patch does; its hash is part of every result's name and signature.
+
+    `unknown_scripts` says what happens to packages whose maintainer scripts are not understood: they stay (`skip`), or
+    only their files and database move, with a note that names what is left out (`apply`).
+    """
 
     scope: Literal["all", "security"] = "all"
     exclude: tuple[str, ...] = ()  # package names that never move
+    unknown_scripts: Literal["skip", "apply"] = "skip"
     compression: Literal["auto", "gzip", "zstd"] = "auto"
 
 

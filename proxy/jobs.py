@@ -227,19 +227,22 @@ def build(
     compression: Literal["gzip", "zstd"],
     docker: bool,
     check_only: bool,
+    apply_unknown: bool = False,
 ) -> Any:
     """Write the patch layer for the unpacked `payloads` (package key -> name) to the file `out`.
 
-    With `check_only` nothing is written: the answer says only what cannot be recorded faithfully.
+    With `check_only` nothing is written: the answer says only what cannot be recorded faithfully. With `apply_unknown`
+    packages whose scripts are not understood are recorded without them.
     """
     files = decode(tuple[LayerFile, ...], layers, "layers")
     image = _open_image(root, files)
     unpacked = {key: _load_payload(root, name) for key, name in payloads.items()}
-    judged = Built(judgements={key: _judge(root, files, name) for key, name in payloads.items()})
+    judged = Built(judgements={key: _judge(root, files, name, apply_unknown) for key, name in payloads.items()})
     if judged.unsupported:
         return encode(judged)
     try:
-        entries = image.family.record(image.fs, image.db, tuple(unpacked.values()))
+        unscripted = {key for key, found in judged.judgements.items() if found.effect is Effect.UNKNOWN}
+        entries = image.family.record(image.fs, image.db, tuple(unpacked.values()), unscripted=unscripted)
         refuse_broken(image.fs, image.db, unpacked, entries)
     except NotRecordable as error:
         reasons = {key: Judgement(Effect.UNKNOWN, f"{key}: {reason}") for key, reason in error.reasons.items()}
@@ -297,10 +300,10 @@ def _load_payload(root: str, name: str) -> Payload:
 
 
 @lru_cache(maxsize=256)
-def _judge(root: str, layers: tuple[LayerFile, ...], name: str) -> Judgement:
+def _judge(root: str, layers: tuple[LayerFile, ...], name: str, apply_unknown: bool) -> Judgement:
     """Say, once for the builds of one patch, whether a payload can be recorded faithfully."""
     image = _open_image(root, layers)
-    return image.family.judge(image.fs, image.db, _load_payload(root, name))
+    return image.family.judge(image.fs, image.db, _load_payload(root, name), apply_unknown=apply_unknown)
 
 
 def _read_again(layers: Sequence[LayerFile], place: int, paths: set[str]) -> dict[str, bytes]:

@@ -271,6 +271,7 @@ class Patcher:
             compression=compression,
             docker=docker,
             check_only=check_only,
+            apply_unknown=self._policy.unknown_scripts == "apply",
         )
         built = decode(Built, answer, "build")
         if built.layer is not None:

@@ -6,7 +6,7 @@ rules, unpacks packages and records an upgrade as entries of the patch layer. It
 what it needs from outside it asks for as `Fetch`es.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -316,11 +316,18 @@ class Family(Protocol):
         Raises MalformedInput for an archive that is not what `package` says (name, version, architecture).
         """
 
-    def judge(self, fs: RootFS, db: InstalledDb, payload: Payload) -> Judgement:
-        """Say whether this payload can be recorded faithfully, and what is worth telling about it."""
+    def judge(self, fs: RootFS, db: InstalledDb, payload: Payload, *, apply_unknown: bool = False) -> Judgement:
+        """Say whether this payload can be recorded faithfully, and what is worth telling about it.
 
-    def record(self, fs: RootFS, db: InstalledDb, payloads: Sequence[Payload]) -> tuple[Entry, ...]:
+        With `apply_unknown`, scripts that are not understood are no reason against it: the effect is `unknown` then,
+        and a note says what is left out.
+        """
+
+    def record(
+        self, fs: RootFS, db: InstalledDb, payloads: Sequence[Payload], *, unscripted: Collection[str] = ()
+    ) -> tuple[Entry, ...]:
         """Return the patch layer's entries: files, whiteouts and database, paths already resolved through `fs`.
 
+        Of the packages `unscripted` (keys) only files and database are recorded, not what their scripts would do.
         Raises NotRecordable where packages that can be recorded alone cannot be recorded together.
         """

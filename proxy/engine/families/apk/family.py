@@ -4,7 +4,7 @@ Owns opening the database, wherever it lies, and reading the image's repositorie
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import BinaryIO, NoReturn
 
@@ -97,14 +97,16 @@ class ApkFamily:
         del package, archive, spool, spool_name
         self._refuse()
 
-    def judge(self, fs: RootFS, db: InstalledDb, payload: Payload) -> Judgement:
+    def judge(self, fs: RootFS, db: InstalledDb, payload: Payload, *, apply_unknown: bool = False) -> Judgement:
         """Say that no payload can be recorded."""
-        del fs, db, payload
+        del fs, db, payload, apply_unknown
         return Judgement(Effect.UNKNOWN, self.inspect_only)
 
-    def record(self, fs: RootFS, db: InstalledDb, payloads: Sequence[Payload]) -> tuple[Entry, ...]:
+    def record(
+        self, fs: RootFS, db: InstalledDb, payloads: Sequence[Payload], *, unscripted: Collection[str] = ()
+    ) -> tuple[Entry, ...]:
         """Refuse."""
-        del fs, db, payloads
+        del fs, db, payloads, unscripted
         self._refuse()
 
     def _refuse(self) -> NoReturn:

@@ -1,6 +1,6 @@
 """The dpkg family as the engine's Family protocol: delegates to the modules beside it, and decides nothing itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import BinaryIO
 
@@ -68,13 +68,15 @@ class DpkgFamily:
         """Unpack a .deb."""
         return unpack_package(package, archive, spool, spool_name)
 
-    def judge(self, fs: RootFS, db: InstalledDb, payload: Payload) -> Judgement:
+    def judge(self, fs: RootFS, db: InstalledDb, payload: Payload, *, apply_unknown: bool = False) -> Judgement:
         """Say whether a payload can be recorded faithfully."""
-        return judge(fs, _own(db), payload)
+        return judge(fs, _own(db), payload, apply_unknown=apply_unknown)
 
-    def record(self, fs: RootFS, db: InstalledDb, payloads: Sequence[Payload]) -> tuple[Entry, ...]:
+    def record(
+        self, fs: RootFS, db: InstalledDb, payloads: Sequence[Payload], *, unscripted: Collection[str] = ()
+    ) -> tuple[Entry, ...]:
         """Return the entries of the patch layer."""
-        return record_upgrade(fs, _own(db), payloads)
+        return record_upgrade(fs, _own(db), payloads, unscripted)
 
 
 def _own(db: InstalledDb) -> DpkgDb:

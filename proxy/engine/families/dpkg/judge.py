@@ -24,8 +24,11 @@ from proxy.engine.rootfs import RootFS
 from proxy.engine.tar import Entry, Kind
 
 
-def judge(fs: RootFS, db: DpkgDb, payload: Payload) -> Judgement:
-    """Judge one payload; the first reason against it counts."""
+def judge(fs: RootFS, db: DpkgDb, payload: Payload, *, apply_unknown: bool = False) -> Judgement:
+    """Judge one payload; the first reason against it counts.
+
+    With `apply_unknown` scripts and triggers that are not understood count as a note.
+    """
     name = db.record_of(payload.package).installed.key
     notes: list[str] = []
     effect = Effect.NONE
@@ -41,10 +44,20 @@ def judge(fs: RootFS, db: DpkgDb, payload: Payload) -> Judgement:
     try:
         recording.run()
     except NotRecordable as error:
-        return Judgement(Effect.UNKNOWN, str(error))
+        if not apply_unknown:
+            return Judgement(Effect.UNKNOWN, str(error))
+        return _judge_unscripted(fs, db, payload, (*notes, f"applied without what its scripts do: {error}"))
     if any(recording.touched.values()):
         effect = Effect.REPRODUCED
     return Judgement(effect, "", tuple(dict.fromkeys(notes)))
+
+
+def _judge_unscripted(fs: RootFS, db: DpkgDb, payload: Payload, notes: tuple[str, ...]) -> Judgement:
+    try:
+        Recording(fs, db, (payload,), {db.record_of(payload.package).installed.key}).run()
+    except NotRecordable as error:
+        return Judgement(Effect.UNKNOWN, str(error))
+    return Judgement(Effect.UNKNOWN, "", notes)
 
 
 def _find_all(fs: RootFS, db: DpkgDb, payload: Payload) -> Iterator[Finding]:

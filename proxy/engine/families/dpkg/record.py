@@ -13,7 +13,7 @@ For each payload:
 Format: dpkg(1), deb(5); https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from proxy.engine.families.dpkg.archive import OWN_SUMS
@@ -38,17 +38,19 @@ from proxy.errors import MalformedInput
 SCRIPTS = frozenset({"preinst", "postinst", "prerm", "postrm", "config"})
 
 
-def record_upgrade(fs: RootFS, db: DpkgDb, payloads: Sequence[Payload]) -> tuple[Entry, ...]:
+def record_upgrade(
+    fs: RootFS, db: DpkgDb, payloads: Sequence[Payload], unscripted: Collection[str] = ()
+) -> tuple[Entry, ...]:
     """Return the entries of the patch layer, with the existing directories above them; raises NotRecordable."""
-    recording = Recording(fs, db, payloads)
+    recording = Recording(fs, db, payloads, unscripted)
     recording.run()
     return add_parents(recording.stage.entries(), fs)
 
 
 class Recording:
-    """One upgrade in the making; `stage` is the tree as it is so far."""
+    """One upgrade in the making; `stage` is the tree as it is so far. Scripts of `unscripted` packages are left out."""
 
-    def __init__(self, fs: RootFS, db: DpkgDb, payloads: Sequence[Payload]) -> None:
+    def __init__(self, fs: RootFS, db: DpkgDb, payloads: Sequence[Payload], unscripted: Collection[str] = ()) -> None:
         self._time = max((entry.mtime for payload in payloads for entry in payload.entries), default=0)
         self._fs, self._db = fs, db
         self._items = [(db.record_of(payload.package), payload) for payload in payloads]
@@ -59,7 +61,7 @@ class Recording:
         self._scripts = {
             record.installed.key: Scripts(self.stage, db, record, payload, self._triggers)
             for record, payload in self._items
-            if record.form is Form.STATUS
+            if record.form is Form.STATUS and record.installed.key not in unscripted
         }
 
     @property
