@@ -17,6 +17,7 @@ from proxy.engine.families.dpkg.ldconfig import run_ldconfig
 from proxy.engine.families.dpkg.programs import py3clean, py3compile
 from proxy.engine.families.dpkg.registers import pam_auth_update
 from proxy.engine.families.dpkg.services import run_update_rc
+from proxy.engine.families.dpkg.shells import run_add_shell, run_remove_shell, run_update_shells
 from proxy.engine.families.dpkg.version import compare_versions
 
 _COMPARISONS: Mapping[str, Callable[[int], bool]] = {
@@ -145,6 +146,13 @@ def _init_links(call: Call) -> Verdict:
     return DOES if words is None else run_update_rc(call.stage, words)
 
 
+def _shells(call: Call) -> Verdict:
+    """`add-shell`, `remove-shell` and `update-shells`, see `shells`."""
+    words = call.known()
+    runs = {"add-shell": run_add_shell, "remove-shell": run_remove_shell}
+    return DOES if words is None else runs.get(call.name, run_update_shells)(call.stage, words)
+
+
 def _ca_certificates(call: Call) -> Verdict:
     """`update-ca-certificates`, see there."""
     words = call.known()
@@ -196,6 +204,7 @@ COMMANDS: Mapping[str, Command] = {
     "update-alternatives": _alternatives,
     "ldconfig": _ldconfig,
     "update-rc.d": _init_links,
+    **dict.fromkeys(("add-shell", "remove-shell", "update-shells"), _shells),
     "update-ca-certificates": _ca_certificates,
     "pam-auth-update": pam_auth_update,
     "dpkg-trigger": _trigger,
