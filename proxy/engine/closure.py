@@ -6,12 +6,15 @@ construction: every requirement and conflict that the final state violates was a
 
 Algorithm (numbers in the code):
 1. move everything that is wanted, then look for violations that the image did not have: a moved package's requirement,
-   a staying package's requirement, a conflict, a package of several architectures whose versions part;
+   what it recommends if its old version had all of that, a staying package's requirement, a conflict, a package of
+   several architectures whose versions part;
 2. a violation that another package's candidate can mend pulls that candidate in, even if nobody asked for it (as the
    native tools do for a security-only upgrade);
 3. one that nothing can mend sends the package that causes it back, with a reason that names the blocker, and the
    closure starts again without it; conflicts between two moved packages wait until nothing else is left to send back;
-4. stop when no violation is left. Each round sends a package back or pulls one in, so the rounds are bounded.
+4. stop when no violation is left. Each round sends a package back or pulls one in, so the rounds are bounded;
+5. one that was sent back for the sake of another that was sent back too is tried once more at the end, unless the
+   two were in conflict: the native tools let neither move.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +24,8 @@ from proxy.engine.family import Candidate, Constraint, Installed, Package
 
 Compare = Callable[[str, str], int]
 Group = tuple[Constraint, ...]
+
+MAX_RECONSIDERED = 256  # packages; each costs one look at the whole state
 
 _ANY_ARCH = frozenset({"", "all", "noarch"})
 
@@ -106,6 +111,8 @@ class Closure:
         self.reasons: dict[str, str] = {}
         self.moved: set[str] = set()
         self.now = self.start
+        self._complete: dict[str, bool] = {}
+        self._clashed: set[str] = set()
         self.offers: dict[str, list[str]] = {}
         for key in sorted(movable):
             package = movable[key].package
@@ -120,17 +127,30 @@ class Closure:
             self._set_state()
             violations = list(self._violations())
             if not violations:
+                self._reconsider()
                 return self.moved
             hopeless = [v for v in violations if not v.helpers]
             hopeless = [v for v in hopeless if not v.mutual] or hopeless[:1]
             if hopeless:  # (3)
                 for violation in hopeless:
                     self.reasons.setdefault(violation.culprit, violation.reason)
+                    self._clashed |= {violation.culprit} if violation.mutual else set()
                 self.moved = wanted - self.reasons.keys()
             else:  # (2)
                 for violation in violations:
                     if not self.moved.intersection(violation.helpers):
                         self.moved.add(violation.helpers[0])
+
+    def _reconsider(self) -> None:
+        """(5) Let those move after all that were sent back for what another one's move would have done."""
+        for key in sorted(self.reasons.keys() - self._clashed)[:MAX_RECONSIDERED]:
+            self.moved.add(key)
+            self._set_state()
+            if next(self._violations(), None) is None:
+                del self.reasons[key]
+            else:
+                self.moved.discard(key)
+        self._set_state()
 
     def _set_state(self) -> None:
         packages = {
@@ -149,6 +169,9 @@ class Closure:
                     yield self._moved_lacks(key, group)
                 elif key not in self.moved and self._met(group, package, self.start):
                     yield self._staying_lacks(key, group)
+            for group in package.recommends if key in self.moved and self._had_all(key) else ():
+                if not self._met(group, package, self.now):
+                    yield self._moved_lacks(key, group, "recommends")
         for owner, hit, constraint in self._hits(self.now):
             if (owner, hit) not in self._hit_before:
                 yield self._conflict(owner, hit, constraint)
@@ -165,6 +188,14 @@ class Closure:
             names.intersection(one.name for one in old) and not self._met(old, before, self.start)
             for old in before.requires
         )
+
+    def _had_all(self, key: str) -> bool:
+        """Say whether the old version had all that it requires and recommends."""
+        if key not in self._complete:
+            before = self.start.packages[key]
+            groups = (*before.requires, *before.recommends)
+            self._complete[key] = all(self._met(group, before, self.start) for group in groups)
+        return self._complete[key]
 
     def _hits(self, state: _State) -> Iterator[tuple[str, str, Constraint]]:
         """Yield (owner, hit, constraint) for every conflict of the state; no package conflicts with its own name."""
@@ -189,10 +220,10 @@ class Closure:
             if self._free(key) and satisfies(self.movable[key].package, one, owner, self.compare)
         )
 
-    def _moved_lacks(self, key: str, group: Group) -> _Violation:
+    def _moved_lacks(self, key: str, group: Group, verb: str = "needs") -> _Violation:
         package = self.now.packages[key]
         text = " | ".join(str(one) for one in group)
-        return _Violation(self._helpers(group, package), key, f"needs {text}: {self._why_lacking(group, package)}")
+        return _Violation(self._helpers(group, package), key, f"{verb} {text}: {self._why_lacking(group, package)}")
 
     def _why_lacking(self, group: Group, owner: Package) -> str:
         """Return what the image has and the sources offer of the first alternative that the image has at all."""

@@ -44,7 +44,8 @@ class Package:
 
     `requires` is a conjunction of alternatives: of every inner tuple one constraint must hold. `conflicts` holds what
     must not be there (dpkg: Breaks and Conflicts). `provides` names what it also stands for; `=` gives the version.
-    `fields` carries what the family alone reads, as text by field name.
+    `recommends` is as `requires`, and weaker: the native tool keeps a version back that lacks some where the old one
+    had all. `fields` carries what the family alone reads, as text by field name.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Package:
     requires: tuple[tuple[Constraint, ...], ...] = ()
     conflicts: tuple[Constraint, ...] = ()
     provides: tuple[Constraint, ...] = ()
+    recommends: tuple[tuple[Constraint, ...], ...] = ()
     fields: Mapping[str, str] = field(default_factory=dict)
 
 

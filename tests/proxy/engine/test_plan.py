@@ -31,6 +31,7 @@ def package(name: str, version: str, needs: str = "", breaks: str = "", provides
         requires=tuple(tuple(constraint(one) for one in group.split(" | ")) for group in needs.split(", ") if group),
         conflicts=tuple(constraint(one) for one in breaks.split(", ") if one),
         provides=tuple(constraint(one) for one in provides.split(", ") if one),
+        recommends=tuple((constraint(one),) for one in rest.get("recommends", "").split(", ") if one),
         source=rest.get("source", ""),
         source_version=rest.get("source_version", ""),
     )
@@ -271,3 +272,19 @@ def test_the_result_violates_nothing_that_the_image_did_not(
     tried = {p.name for p in new} & installed & set(only if only is not None else NAMES)
     assert tried <= moves(result).keys() | reasons(result).keys()
     assert plan(old, new, PlanPolicy(only=only)) == result
+
+
+def test_a_version_that_would_lack_what_it_recommends_stays_if_the_old_one_had_all() -> None:
+    newer = package("a", "2", recommends="extra")
+    result = plan([package("a", "1")], [newer])
+    assert moves(result) == {}
+    assert result.skipped[0].reason == "recommends extra: the image does not have it, and nothing is added"
+    assert moves(plan([package("a", "1", recommends="other")], [newer])) == {"a": "2"}
+    assert moves(plan([package("a", "1"), package("extra", "1")], [newer])) == {"a": "2"}
+
+
+def test_what_was_sent_back_for_a_package_that_stays_moves_after_all() -> None:
+    there = [package("b", "1"), package("c", "1"), package("f", "1")]
+    result = plan(there, [package("b", "2", "c < 2"), package("c", "2", breaks="f")])
+    assert moves(result) == {"b": "2"}
+    assert [skip.package for skip in result.skipped] == ["c"]

@@ -43,9 +43,14 @@ class _Offer:
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """What the image's configuration makes of versions; `phased` is a reason against phased updates, or empty."""
+    """What the image's configuration makes of versions.
+
+    `recommends` says whether apt installs what packages recommend (it does unless told otherwise) and keeps back what
+    would come to lack some; `phased` is a reason against phased updates, or empty.
+    """
 
     native: str
+    recommends: bool
     preferences: Preferences
     phased: str
     fault: str
@@ -69,7 +74,8 @@ def choose(fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]) -> dict
     preferences = read_preferences(fs, conf)
     files = [package_file(index, component) for index in indexes for component in index.source.components or ("",)]
     fault = preferences.fault or preferences.unknown_release(files)
-    rules = _Rules(db.arch, preferences, _phased(fs, conf), fault, {})
+    recommends = conf.truth("apt::install-recommends") is not False
+    rules = _Rules(db.arch, recommends, preferences, _phased(fs, conf), fault, {})
     chosen: dict[str, Candidate] = {}
     with _opened(indexes) as readers:
         for item in db.packages:
@@ -148,6 +154,8 @@ def _choose_one(item: Installed, readers: Sequence[IndexReader], rules: _Rules) 
     if best not in newer:
         return None
     candidate = _candidate(versions[best])
+    if not rules.recommends:
+        candidate = replace(candidate, package=replace(candidate.package, recommends=()))
     between = [offer for version in newer[newer.index(best) + 1 :] for offer in versions[version]]
     security = candidate.security or any(offer.reader.index.source.security for offer in between)
     return replace(candidate, security=security, blocked=_held_back(candidate.package, between, rules))

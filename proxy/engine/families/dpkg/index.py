@@ -266,7 +266,7 @@ def parse_package(stanza: Stanza) -> Package:
     source, _, source_version = stanza.get("Source").partition("(")
     relations = {
         field: parse_relations(stanza.get(field), arch=arch, where=f"{where} {field}")
-        for field in ("Pre-Depends", "Depends", "Provides", "Conflicts", "Breaks")
+        for field in ("Pre-Depends", "Depends", "Provides", "Conflicts", "Breaks", "Recommends")
     }
     return Package(
         name,
@@ -277,6 +277,7 @@ def parse_package(stanza: Stanza) -> Package:
         requires=relations["Pre-Depends"] + relations["Depends"],
         conflicts=_flat(relations["Conflicts"] + relations["Breaks"]),
         provides=_flat(relations["Provides"]),
+        recommends=relations["Recommends"],
         fields={field: value for field in _KEPT_FIELDS if (value := stanza.get(field))},
     )
 

@@ -32,6 +32,7 @@ KEPT = (
     b"Multi-Arch",
     b"Pre-Depends",
     b"Depends",
+    b"Recommends",
     b"Provides",
     b"Conflicts",
     b"Breaks",
