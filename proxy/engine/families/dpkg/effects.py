@@ -105,6 +105,7 @@ class _Walk(Walk):
     def __init__(self, scene: Scene, debconf: Debconf | None = None) -> None:
         variables = {
             "DPKG_ROOT": "",
+            "DPKG_ADMINDIR": "/var/lib/dpkg",
             "DPKG_MAINTSCRIPT_PACKAGE": scene.package,
             "DPKG_MAINTSCRIPT_NAME": scene.script,
             "DPKG_MAINTSCRIPT_ARCH": scene.arch or None,

@@ -288,6 +288,15 @@ def _nobody(call: Call) -> Verdict:
     return False
 
 
+def _initctl(call: Call) -> Verdict:
+    """`initctl` as images have it: it does nothing."""
+    nothing = call.stage.read("sbin/initctl") == b"#!/bin/sh\nexit 0\n"
+    if not nothing and call.stage.resolve("sbin/initctl").rpartition("/")[2] != "true":
+        raise _unclear(call)
+    call.output("")
+    return True
+
+
 def _mountpoint(call: Call) -> Verdict:
     """`/proc` is mounted wherever packages are configured."""
     return True if (call.known() or [""])[-1] in {"/proc", "/proc/"} else None
@@ -307,8 +316,8 @@ def _service(call: Call) -> Verdict:
 LOOKS: Mapping[str, Command] = {
     "readlink": _readlink, "realpath": _readlink, "cmp": _compare, "diff": _compare, "ls": _ls, "stat": _stat,
     "find": _find, "uname": _uname, "id": _id, "pidof": _nobody, "pgrep": _nobody, "who": _nothing,
-    "runlevel": _nobody, "mountpoint": _mountpoint, "sleep": _nothing, "sync": _nothing, "logger": _nothing,
-    "invoke-rc.d": _service, "service": _service,
+    "runlevel": _nobody, "mountpoint": _mountpoint, "initctl": _initctl, "sleep": _nothing, "sync": _nothing,
+    "logger": _nothing, "invoke-rc.d": _service, "service": _service,
 }  # fmt: skip
 
 

@@ -98,3 +98,11 @@ def test_a_config_script_that_is_not_understood_and_databases_elsewhere_are_told
     unknown, _ = run(POSTINST, files={"etc/debconf.conf": b"Name: c\nDriver: LDAP\nFilename: /x\n"})
     assert unknown is not None
     assert "elsewhere" in unknown.what
+
+
+def test_an_initctl_that_does_nothing_answers_nothing_and_another_is_not_understood() -> None:
+    asks = '#!/bin/sh\nset -e\nif [ -z "$(initctl version 2>/dev/null)" ]; then echo none > /etc/upstart; fi\n'
+    unknown, stage = run(asks, files={"sbin/initctl": b"#!/bin/sh\nexit 0\n"})
+    assert unknown is None
+    assert stage.read("etc/upstart") == b"none\n"
+    assert run(asks, files={"sbin/initctl": b"\x7fELF"})[0] is not None
