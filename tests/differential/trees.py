@@ -91,7 +91,12 @@ def _bootstrap(root: Root, uri: str, tree: Path) -> None:
         command.append(f"--architectures={','.join((machine_platform().architecture, *root.foreign))}")
     if root.include:
         command.append(f"--include={','.join(root.include)}")
-    run([*command, root.suite, str(tree), f"deb [signed-by={KEYRING}] {uri} {root.suite} main"])
+    command += [root.suite, str(tree), f"deb [signed-by={KEYRING}] {uri} {root.suite} main"]
+    try:
+        run(command)
+    except AssertionError:  # an archive may be out of reach for a moment
+        shutil.rmtree(tree, ignore_errors=True)
+        run(command)
 
 
 def _finish(tree: Path) -> None:
