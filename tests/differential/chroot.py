@@ -45,6 +45,10 @@ DPkg::Options { "--force-unsafe-io"; };
 PREVENT = b"#!/bin/sh\nexit 101\n"  # invoke-rc.d(8): no service is started
 
 
+class CommandFailed(AssertionError):
+    """A command in a tree ended with an error; the text is all that it said."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chroot:
     """A tree, and the folder outside it where its apt keeps what it fetches."""
@@ -66,7 +70,7 @@ class Chroot:
         )
         if done.returncode not in codes:
             said = f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
-            raise AssertionError(f"{' '.join(command)} in {self.tree} ended {done.returncode}\n{said}")
+            raise CommandFailed(f"{' '.join(command)} in {self.tree} ended {done.returncode}\n{said}")
         return done.stdout
 
     def prepare(self, pins: Mapping[str, str]) -> None:
