@@ -34,7 +34,7 @@ class Conffile:
 
 def decide_conffiles(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> tuple[Conffile, ...]:
     """Decide every conffile of the new version, in the order in which it lists them, then those that it lost."""
-    if record.form is Form.STATUS_D:
+    if record.form is not Form.STATUS:
         return tuple(_decide_simple(fs, db, record, payload))
     return (*_decide(fs, record, payload), *_lost(fs, db, record, payload))
 

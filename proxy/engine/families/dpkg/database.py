@@ -22,6 +22,7 @@ ADMIN = "var/lib/dpkg"
 STATUS = f"{ADMIN}/status"
 STATUS_D = f"{ADMIN}/status.d"
 INFO = f"{ADMIN}/info"
+MANIFEST = "var/lib/chisel/manifest.wall"  # chisel's own record of an image
 MAX_PACKAGES = 100_000  # a full desktop has 3,000; more than all of Debian's suite is no database
 ANY = "all"  # the architecture of an image whose packages are all for every one
 MAX_FOREIGN = 8  # architectures; cross-building images have two or three
@@ -43,6 +44,7 @@ class Form(Enum):
 
     STATUS = "status"
     STATUS_D = "status.d"
+    PARTIAL = "partial status"  # no dpkg, no lists: a chiselled image with parts of packages, its status made for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +158,15 @@ def open_database(fs: RootFS) -> DpkgDb | None:
     whole = [(stanza, fixed) for stanza in stanzas if (fixed := _state(stanza)) is not None]
     arch = _native(fs, [stanza for stanza, _ in whole] + [stanza for _, stanza in simple])
     records: dict[str, Record] = {}
+    form = Form.PARTIAL if _is_partial(fs) else Form.STATUS
     for stanza, fixed in whole:
-        record = _record(stanza, Form.STATUS, fs.resolve(STATUS), arch, fixed)
+        record = _record(stanza, form, fs.resolve(STATUS), arch, fixed)
         record = replace(record, stem=_stem(fs, stanza))
         _add(records, record)
     for file, stanza in simple:
         record = _record(stanza, Form.STATUS_D, file, arch, "")
         other = records.get(record.installed.key)
-        if other is not None and other.form is Form.STATUS:
+        if other is not None and other.form is not Form.STATUS_D:
             reason = f"recorded in {STATUS} and in {file}: nothing says which one is true"
             records[other.installed.key] = replace(other, installed=replace(other.installed, fixed=reason))
             continue
@@ -175,6 +178,11 @@ def open_database(fs: RootFS) -> DpkgDb | None:
             for key, record in records.items()
         }
     return DpkgDb(fs, stanzas, records, arch)
+
+
+def _is_partial(fs: RootFS) -> bool:
+    """Say whether `status` was made for an image that dpkg never was in: neither itself nor its lists are there."""
+    return fs.get("usr/bin/dpkg") is None and not any(name.endswith(".list") for name in fs.listdir(INFO))
 
 
 def _as_admin(fs: RootFS, path: str) -> str:

@@ -13,7 +13,7 @@ Owns the judgement of one payload. Its effect is `none` (proven from the scripts
 from collections.abc import Iterator
 
 from proxy.engine.families.dpkg.conffiles import decide_conffiles
-from proxy.engine.families.dpkg.database import ADMIN, DpkgDb, Form, Record
+from proxy.engine.families.dpkg.database import ADMIN, MANIFEST, DpkgDb, Form, Record
 from proxy.engine.families.dpkg.derived import find_derived
 from proxy.engine.families.dpkg.filters import read_filters
 from proxy.engine.families.dpkg.findings import Change, Finding, Note, Reason
@@ -65,7 +65,9 @@ def _find_all(fs: RootFS, db: DpkgDb, payload: Payload) -> Iterator[Finding]:
     record = db.record_of(payload.package)
     yield from map(Reason, _paths(fs, db, record, payload))
     yield from _conffiles(fs, db, record, payload)
-    if record.form is Form.STATUS_D:
+    if record.form is Form.PARTIAL:
+        yield from _partial(fs, db, record, payload)
+    if record.form is not Form.STATUS:
         yield from find_derived(fs, db, record, payload)
 
 
@@ -86,6 +88,19 @@ def _paths(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator
         if taker.takes(entry):
             yield from _one_path(fs, db, record, entry, replaces)
     yield from (f"/{path} of the old version is diverted" for path in db.files(record) if path in special)
+
+
+def _partial(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[Finding]:
+    """Say how much of a package a chiselled image gets, and what of it cannot be."""
+    if fs.get(MANIFEST) is not None:
+        yield Reason(f"/{MANIFEST} records its files, and is not written yet")
+    taker = PathTaker(fs, db, record, payload, read_filters(fs))
+    files = [entry for entry in payload.entries if entry.kind is not Kind.DIR]
+    taken = {entry.path for entry in files if taker.takes(entry)}
+    for entry in files:
+        if entry.kind is Kind.HARDLINK and entry.path in taken and entry.target not in taken:
+            yield Reason(f"/{entry.path} is a hard link to /{entry.target}, which the image does not have")
+    yield Note(f"the image has parts of packages: {len(taken)} of its {len(files)} files are renewed, none is added")
 
 
 def _coinstallable(record: Record, payload: Payload) -> bool:

@@ -8,7 +8,7 @@ For each payload:
 1. the package's paths: filters, then directories only where none is, links never over a directory, conffiles by their
    own rules, everything else with the package's metadata;
 2. paths that only the old version had: gone, unless another package has them; directories if nothing is left in them;
-3. the record: the stanza, `info/*` (status) or the stanza file and its md5sums (status.d);
+3. the record: the stanza, `info/*` (status; a made one has none) or the stanza file and its md5sums (status.d);
 4. what its scripts do before, between and after that (see `scripts`); in status.d images what is `derived`.
 Format: dpkg(1), deb(5); https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md
 """
@@ -99,7 +99,7 @@ class Recording:
         taker = PathTaker(self._fs, self._db, record, payload, self._filters)
         for entry in payload.entries:  # (1)
             takes = taker.takes(entry)
-            if takes or record.form is Form.STATUS_D:
+            if takes or record.form is not Form.STATUS:
                 self._stays.add(self._fs.locate(entry.path))
                 self._stays.add(self._fs.resolve(entry.path) if entry.kind is Kind.DIR else entry.path)
             if takes and entry.path not in special:
@@ -113,12 +113,12 @@ class Recording:
     def _derive(self) -> None:
         """What builders of distroless images made of a package's files, made again."""
         for record, payload in self._items:
-            if record.form is not Form.STATUS_D:
+            if record.form is Form.STATUS:
                 continue
             for finding in find_derived(self._fs, self._db, record, payload):
                 for entry in finding.entries if isinstance(finding, Change) else ():
                     self.stage.put(entry)
-        simple = [record.installed.key for record, _ in self._items if record.form is Form.STATUS_D]
+        simple = [record.installed.key for record, _ in self._items if record.form is not Form.STATUS]
         try:
             if simple:
                 renew_cache(self.stage, self._db.arch)
@@ -178,6 +178,8 @@ class Recording:
             return
         where = f"{payload.package.name} control"
         stanzas[id(record.stanza)] = stanza = render_status(payload.control["control"], record.stanza, conffiles, where)
+        if record.form is Form.PARTIAL:
+            return
         stem = record.stem.partition(":")[0]
         if stanza.get("Multi-Arch") == "same" and (self._fs.read(f"{INFO}/format") or b"1").strip() == b"1":
             stem = f"{stem}:{stanza.get('Architecture')}"
@@ -233,7 +235,7 @@ def lay(stage: Stage, entry: Entry) -> None:
 def _replaced_targets(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[str]:
     """Yield files that no list names but that a moved link shows to be the old version's (libz.so.1 -> libz.so.1.2.13).
 
-    Only status.d images without md5sums need it.
+    Only status.d images without md5sums need it, and chiselled ones.
     """
     if record.form is Form.STATUS or db.sums(record):
         return

@@ -61,7 +61,8 @@ def test_sums_stay_beside_their_record_and_say_what_is_there():
 
 
 def test_both_forms_of_the_database_stand_side_by_side():
-    fs = image({"var/lib/dpkg/status": WHOLE}, {"var/lib/dpkg/status.d/base": STANZA % b"base-files"})
+    whole = {"var/lib/dpkg/status": WHOLE, "var/lib/dpkg/info/tool.list": b"/.\n"}
+    fs = image(whole, {"var/lib/dpkg/status.d/base": STANZA % b"base-files"})
     forms = {key: record.form for key, record in open_database(fs).records.items()}
     assert forms == {
         "tool": Form.STATUS,
