@@ -48,7 +48,7 @@ from proxy.growing import GrowingFile, Stalled
 from proxy.payloads import parse_payload, render_payload
 from proxy.spans import SpanReader, read_span
 
-EPOCH = f"3-{COMPRESSION_EPOCH}"
+EPOCH = f"4-{COMPRESSION_EPOCH}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,6 +213,26 @@ def test_every_form_of_a_packages_file_is_read_and_bounded(form: str) -> None:
                     refresh(asked(server), {"debian": server.keyring})
 
 
+@pytest.mark.parametrize(
+    ("stanza", "message"),
+    [
+        (b"Package: a\nVersion: 1\nVersion: 2\nArchitecture: amd64\n", "Version is there twice"),
+        (b"Package: a\nArchitecture: amd64\n", "without the field Version"),
+        (b"Package: a\nVersion: 1\nArchitecture: amd64\nDepends: b (>> \n", "not a relation"),
+        (b"Package: a\nVersion: 1\nPackage: b\nArchitecture: amd64\n", "Package is there twice"),
+        (b"Package: a\nVersion: 1\nArchitecture: amd64\nFilename: a.deb\nSize: -1\n", "no usable Filename and Size"),
+        (b"Package: a\nVersion: 1\nArchitecture: amd64\nFilename: a.deb\nSize: 1\nSHA256: x\n", "digest"),
+    ],
+)
+def test_a_stanza_that_is_not_one_names_the_source_and_what_is_wrong(stanza: bytes, message: str) -> None:
+    with DebianSource([SUITE]) as server:
+        release = render_release(replace(SUITE, by_hash=False), {"Packages": stanza})
+        server.files = {"InRelease": clear_sign(release, server.key), "Packages": stanza}
+        reader = IndexReader(refresh(asked(server, suite="./", components=()), {"debian": server.keyring}))
+    with pytest.raises(MalformedInput, match=message):
+        reader.candidate(reader.lookup("a")[0])
+
+
 def test_a_package_is_of_the_component_that_lists_it() -> None:
     free = replace(SUITE, packages=(OPENSSL,))
     with DebianSource([free]) as server:
