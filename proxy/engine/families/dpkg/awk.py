@@ -184,6 +184,10 @@ class _Run:
         if target[0] == "name" and target[1] not in {"NF", "NR", "RS", "SUBSEP", "FILENAME"}:
             self._variables[target[1]] = value
             return value
+        if target == ("name", "NF") and 0 <= _number(value) <= len(self._fields):
+            self._fields = self._fields[: int(_number(value))]
+            self._line = _text(self._variables["OFS"]).join(self._fields)
+            return value
         place = int(_number(self._value(target[1]))) if target[0] == "$" else 0
         if not 0 < place <= len(self._fields):
             raise NotReproduced(f"awk {self._program[:60]}")

@@ -184,7 +184,7 @@ class _Walk(Walk):
 
     def _run_program(self, command: Command, call: Call, raw: list[str]) -> bool | None:
         """Carry out a program; one that the tree does not have fails, and prints nothing."""
-        if call.name.startswith("/") and self._on_path(call.name) is False and self._whole():
+        if call.name.startswith("/") and not self._find_program(call.name) and self._whole():
             return False
         if call.name.rpartition("/")[0] in {"/bin", "/sbin", "/usr/bin", "/usr/sbin"}:
             call = replace(call, name=call.name.rpartition("/")[2])
@@ -196,8 +196,10 @@ class _Walk(Walk):
         if known is None and only_reads(call.name, call.arguments, raw):
             self.emit(None)
             return None
-        if call.name and "/" not in call.name and self._whole() and not self._on_path(call.name):
-            return False
+        if call.name and "/" not in call.name and self._whole():
+            path = self._find_program(call.name)
+            if self._stage.resolve(path) in {"", "usr/bin/true", "bin/true"}:
+                return bool(path)
         raise Reached(command.line, command_text(command))
 
     def _whole(self) -> bool:
@@ -254,13 +256,18 @@ class _Walk(Walk):
         return self._on_path(name)
 
     def _on_path(self, name: str) -> bool:
+        path = self._find_program(name)
+        self.emit(f"{path}\n" if path else "")
+        return bool(path)
+
+    def _find_program(self, name: str) -> str:
+        """Return where a program is, or ``""``."""
         for folder in ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"):
             path = name if name.startswith("/") else f"/{folder}/{name}"
             there = self._stage.follow(path)
             if there is not None and there.kind in {Kind.FILE, Kind.HARDLINK} and there.mode & 0o111:
-                self.emit(f"{path}\n")
-                return True
-        return False
+                return path
+        return ""
 
     def _change_folder(self, arguments: list[str | None]) -> bool | None:
         """`cd`: what is said of relative paths is never known (but to `realpath`), so only its truth counts."""

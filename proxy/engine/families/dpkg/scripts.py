@@ -13,7 +13,7 @@ from proxy.engine.families.dpkg.call import Scene
 from proxy.engine.families.dpkg.confmodule import Frontend
 from proxy.engine.families.dpkg.database import INFO, DpkgDb, Record
 from proxy.engine.families.dpkg.effects import run_script
-from proxy.engine.families.dpkg.triggers import Triggers
+from proxy.engine.families.dpkg.triggers import Interested, Triggers
 from proxy.engine.family import NotRecordable, Payload
 from proxy.engine.stage import Stage
 
@@ -51,7 +51,9 @@ class Scripts:
         """Its interests and activations, then old postrm."""
         paths = (*self._db.files(self._record), *(entry.path for entry in self._payload.entries))
         old, new = self._db.info(self._record, "triggers") or b"", self._payload.control.get("triggers", b"")
-        self._triggers.unpack(self._key, old, new, paths)
+        control, arch = self._payload.control["control"], self._payload.package.arch
+        same = re.search(rb"(?m)^Multi-Arch:[ \t]*same[ \t]*$", control) is not None
+        self._triggers.unpack(Interested(self._key, arch, same=same), old, new, paths)
         self._run("old postrm", self._db.info(self._record, "postrm"), ("upgrade", self._new))
 
     def configure(self) -> None:
@@ -119,7 +121,7 @@ def tell_triggered(stage: Stage, db: DpkgDb, triggers: Triggers) -> None:
             return
         key, names = next(iter(triggers.pending.items()))
         triggers.done(key)
-        record = db.records.get(key) or db.records.get(f"{key}:{db.arch}")
+        record = db.records.get(key) or db.records.get(key.partition(":")[0])
         script = stage.read(f"{INFO}/{key}.postinst")
         script = stage.read(f"{INFO}/{record.stem}.postinst") if script is None and record is not None else script
         if script is None:

@@ -10,6 +10,7 @@ import re
 
 from proxy.engine.families.dpkg.shelltokens import NotUnderstood, Redirection, Token, cut_tokens
 from proxy.engine.families.dpkg.shelltree import (
+    Background,
     Case,
     Chain,
     Command,
@@ -104,9 +105,13 @@ class _Parser:
             operator = self._take().text
             self._skip_newlines()
             rest.append((operator, self._pipe(depth)))
-        if self._peek().text in {"&", "("}:
-            raise NotUnderstood(self._peek().line, f"a {self._peek().text} in a command")
-        return Chain(first.line, first, tuple(rest)) if rest else first
+        if self._peek().text == "(":
+            raise NotUnderstood(self._peek().line, "a ( in a command")
+        chain: Node = Chain(first.line, first, tuple(rest)) if rest else first
+        if self._peek().text == "&":
+            self._at += 1
+            return Background(chain.line, chain)
+        return chain
 
     def _pipe(self, depth: int) -> Node:
         line = self._peek().line

@@ -36,6 +36,14 @@ class Pipe:
 
 
 @dataclass(frozen=True, slots=True)
+class Background:
+    """Commands that run beside what follows them."""
+
+    line: int
+    node: "Node"
+
+
+@dataclass(frozen=True, slots=True)
 class If:
     """Branches in order, each a condition and a body; an else branch has the condition ``()``."""
 
@@ -99,4 +107,4 @@ class Redirected:
     redirections: tuple[Redirection, ...]
 
 
-Node = Command | Chain | Pipe | If | Case | Function | Group | For | While | Redirected
+Node = Command | Chain | Background | Pipe | If | Case | Function | Group | For | While | Redirected

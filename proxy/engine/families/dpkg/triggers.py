@@ -6,6 +6,7 @@ Specification: deb-triggers(5), /usr/share/doc/dpkg/spec/triggers.txt
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from proxy.engine.families.dpkg.database import ADMIN
 from proxy.engine.stage import Stage
@@ -30,29 +31,30 @@ class Triggers:
         """Forget what a package was to be told: it was."""
         self._pending.pop(package, None)
 
-    def unpack(self, key: str, old: bytes, new: bytes, paths: Iterable[str]) -> None:
-        """Do what unpacking the package `key` does: its interests change, and its directives and paths activate.
+    def unpack(self, package: "Interested", old: bytes, new: bytes, paths: Iterable[str]) -> None:
+        """Do what unpacking a package does: its interests change, and its paths and directives activate.
 
         Args:
-            key: the package.
+            package: the package.
             old: the control file `triggers` of the version before.
             new: that of the new version.
             paths: every path of both versions.
         """
         before, after = list(_directives(old)), list(_directives(new))
         for name in dict.fromkeys(name for directive, name in before if directive.startswith("interest")):
-            self._change(name, key, None)
+            self._change(name, package, None)
         for directive, name in after:
             if directive.startswith("interest"):
-                self._change(name, key, f"{key}/noawait" if directive.endswith("-noawait") else key)
-        others = [(path, package) for path, package in self._files() if package != key]
+                wait = "/noawait" if directive.endswith("-noawait") else ""
+                self._change(name, package, f"{package.shown}{wait}")
+        others = [(path, name) for path, name in self._files() if name not in package.names]
         touched = [f"/{path}/" for path in paths] if others else []
-        for path, package in others:
-            if any(name.startswith(f"{path}/") for name in touched):
-                self._note(package, path, key)
+        for path, name in others:
+            if any(found.startswith(f"{path}/") for found in touched):
+                self._note(name, path, package.key)
         for directive, name in dict.fromkeys(before + after):
             if directive.startswith("activate"):
-                self.activate(name, key)
+                self.activate(name, package.key)
 
     def activate(self, name: str, by: str) -> None:
         """Activate a trigger by its name, or that of a path."""
@@ -74,17 +76,37 @@ class Triggers:
             if path:
                 yield path, package.partition("/")[0]
 
-    def _change(self, name: str, key: str, line: str | None) -> None:
+    def _change(self, name: str, package: "Interested", line: str | None) -> None:
         """Take the interest of a package out of the trigger's file, and append the new one if there is one."""
         path = FILES if name.startswith("/") else f"{TRIGGERS}/{name}"
         start = f"{name} " if name.startswith("/") else ""
         lines = (self._stage.read(path) or b"").decode("utf-8", "surrogateescape").splitlines()
-        kept = [found for found in lines if found.partition("/noawait")[0] != f"{start}{key}"]
+        own = {f"{start}{known}" for known in package.names}
+        kept = [found for found in lines if found.removesuffix("/noawait") not in own]
         kept += [f"{start}{line}"] if line is not None else []
         if kept or (path == FILES and lines):
             self._stage.write(path, "".join(f"{found}\n" for found in kept).encode("utf-8", "surrogateescape"))
         elif self._stage.get(path) is not None:
             self._stage.remove(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Interested:
+    """A package: its key in the database, its architecture, and whether several of it can be installed."""
+
+    key: str
+    arch: str
+    same: bool
+
+    @property
+    def shown(self) -> str:
+        """Return how dpkg names it: with the architecture where the name alone could mean several."""
+        return f"{self.key}:{self.arch}" if self.same and ":" not in self.key else self.key
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return all names that it may have in the files."""
+        return frozenset({self.key, f"{self.key.partition(':')[0]}:{self.arch}"})
 
 
 def _directives(data: bytes) -> Iterator[tuple[str, str]]:

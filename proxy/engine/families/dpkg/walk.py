@@ -18,6 +18,7 @@ from proxy.engine.families.dpkg.flow import Sink, Source
 from proxy.engine.families.dpkg.shell import parse_commands
 from proxy.engine.families.dpkg.shelltokens import Redirection
 from proxy.engine.families.dpkg.shelltree import (
+    Background,
     Case,
     Chain,
     Command,
@@ -114,6 +115,8 @@ class Walk(ABC):
                     return self._simple(node)
             case Chain():
                 return self._chain(node)
+            case Background():
+                raise Reached(node.line, "a command in the background")
             case Pipe():
                 return self._pipe(node)
             case If():

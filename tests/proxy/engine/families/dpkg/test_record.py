@@ -231,20 +231,26 @@ def test_what_dpkg_would_do_otherwise_is_skipped_with_a_reason(
     assert re.search(reason, said), said
 
 
-def test_interests_move_to_the_end_of_their_files_and_the_packages_are_told_at_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("both", [False, True])
+def test_interests_move_to_the_end_of_their_files_and_the_packages_are_told_at_the_end(
+    tmp_path: Path, *, both: bool
+) -> None:
     told = b'#!/bin/sh\nset -e\nif [ "$1" = triggered ]; then ln -s "$2" "$DPKG_ROOT/var/told"; fi\n'
     interest = b"interest-noawait /usr/share/x\ninterest told\n"
-    old = Deb("tool", files={"usr/share/x/a": b"1"}, control={"triggers": interest + b"interest gone\n"})
+    same = "Multi-Arch: same\n" if both else ""
+    old = Deb("tool", fields=same, files={"usr/share/x/a": b"1"}, control={"triggers": interest + b"interest gone\n"})
     new = Deb(
         "tool",
         "2",
+        fields=same,
         files={"usr/share/x/a": b"2", "usr/share/y/b": b"1"},
         control={"triggers": interest + b"interest-await new\nactivate other-told\n"},
     )
     other = Deb("other", control={"triggers": interest + b"interest other-told\n", "postinst": told})
     tree = judge(tmp_path, old, new, other, options=("--force-script-chrootless",))
     assert "var/lib/dpkg/triggers/gone" not in tree
-    assert tree["var/lib/dpkg/triggers/told"][4][0] == b"other\ntool\n"  # type: ignore[index]
+    named = b"other\ntool:amd64\n" if both else b"other\ntool\n"
+    assert tree["var/lib/dpkg/triggers/told"][4][0] == named  # type: ignore[index]
     assert str(tree["var/told"][4]) == "/usr/share/x other-told"
 
 

@@ -64,6 +64,7 @@ AWK = [
     ),
     (["-F:", '$3 >= 1000 && $3 < 60000 {print $1":"$6}'], "a:x:1000:1:g:/h:s\nb:x:5:1:g:/h:s\n"),
     (["NR==2"], WORDS),
+    (["-F/", 'BEGIN {OFS="/"} /\\.py$/ {NF--; print}'], "/usr/lib/a/b.py\n/x/y.txt\n"),
     (["{n++} END{print n, n/3}"], WORDS),
     (["{print $2;next}{print 5}"], WORDS),
     (['!/x/ {printf "%s-%d\\n", $1, 3.7}'], WORDS),
