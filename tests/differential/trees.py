@@ -31,8 +31,9 @@ TAR = ("--xattrs", "--xattrs-include=*", "--numeric-owner")
 
 
 def scratch_folder() -> Path:
-    """Return where trees are extracted: memory where it has room, else the folder for temporary files."""
-    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+    """Return where trees are extracted: memory where it has room and runs programs, else the folder for such files."""
+    runs = MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+    if runs and shutil.disk_usage(MEMORY).free > ROOM:
         return MEMORY
     return Path(os.environ.get("TMPDIR", "/tmp"))
 
