@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from proxy.engine.families.dpkg.findings import NotReproduced
+from proxy.engine.families.dpkg.keystore import KEYSTORE, is_keystore_hook, run_keystore_hook
 from proxy.engine.families.dpkg.rehash import run_rehash
 from proxy.engine.stage import Stage
 from proxy.engine.tar import Kind
@@ -26,7 +27,6 @@ LOCAL = "/usr/local/share/ca-certificates"
 FOLDER = "etc/ssl/certs"
 BUNDLE = f"{FOLDER}/ca-certificates.crt"
 HOOKS = "etc/ca-certificates/update.d"
-KEYSTORE = f"{FOLDER}/java/cacerts"
 
 _HOOK = re.compile(r"[A-Za-z0-9_-]+")
 _PROGRAM = "usr/sbin/update-ca-certificates"
@@ -160,8 +160,11 @@ def _run_hook(stage: Stage, name: str, *, changed: bool, fresh: bool) -> None:
     there = stage.follow(f"{HOOKS}/{name}")
     if _HOOK.fullmatch(name) is None or there is None or there.kind is Kind.DIR or not there.mode & 0o111:
         return
-    known = _PENDING in (stage.read(f"{HOOKS}/{name}") or b"")
-    if not known or changed or fresh or stage.read("var/lib/ca-certificates-java/pending"):
+    script = stage.read(f"{HOOKS}/{name}") or b""
+    if is_keystore_hook(script) and not changed and not fresh:
+        run_keystore_hook(stage)
+        return
+    if _PENDING not in script or changed or fresh or stage.read("var/lib/ca-certificates-java/pending"):
         raise NotReproduced(f"the hook /{HOOKS}/{name}")
     if stage.follow(KEYSTORE) is None and stage.get("var/lib/ca-certificates-java") is not None:
         raise NotReproduced(f"/{KEYSTORE} would be made by Java")
