@@ -91,7 +91,7 @@ def parse_source_list(data: bytes, file: str) -> tuple[SourceEntry, ...]:
 def _parse_lines(data: bytes, file: str) -> Iterator[SourceEntry]:
     for number, raw in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
         line = raw.partition("#")[0].strip()
-        kind, _, rest = line.partition(" ") if " " in line else line.partition("\t")
+        kind, _, rest = line.replace("\t", " ").partition(" ")
         written = f"{file}:{number}"
         if not line or kind == "deb-src":
             continue
@@ -158,7 +158,7 @@ def _checked(entry: SourceEntry) -> SourceEntry:
     elif entry.suite.endswith("/"):
         if entry.components:
             fault = "a flat source (its suite ends in a slash) has no components"
-        elif _FLAT.fullmatch(entry.suite) is None:
+        elif _FLAT.fullmatch(entry.suite.replace("$(ARCH)", "x")) is None:
             fault = "a suite of letters that are not allowed"
     elif not entry.components:
         fault = "no component is named"

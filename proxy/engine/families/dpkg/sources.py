@@ -64,7 +64,8 @@ def image_sources(
     archs = (arch, *foreign)
     sources: dict[tuple[str, str, str], PackageSource] = {}
     skipped: list[SkippedSource] = [*_named_proxies(fs)]
-    for entry in _image_entries(fs):  # (1)
+    for written in _image_entries(fs):  # (1)
+        entry = replace(written, uri=written.uri.replace("$(ARCH)", arch), suite=written.suite.replace("$(ARCH)", arch))
         judged = [_judge(entry, distribution, name, settings, machine) for name in archs]
         usable = [item for item in judged if isinstance(item, PackageSource)]
         skipped += [item for item in judged[:1] if isinstance(item, SkippedSource) and not usable]
@@ -137,7 +138,7 @@ def _judge(
     entry: SourceEntry, distribution: Distribution, arch: str, settings: SourceSettings, machine: "_Machine"
 ) -> PackageSource | SkippedSource:
     """(1) Return the image's entry as a source, or why it is not used."""
-    uri = entry.uri.replace("$(ARCH)", arch)
+    uri = entry.uri
     reason = entry.fault or _bad_address(uri)
     if not reason and not serves(entry, arch):
         wanted = ", ".join(entry.archs) or "other architectures"
@@ -155,9 +156,8 @@ def _judge(
         uri = mapped or uri
     if reason:
         return SkippedSource(_without_credentials(entry.uri), entry.written, reason)
-    suite = entry.suite.replace("$(ARCH)", arch)
     written = replace(entry, written=f"image: {entry.written}")
-    source = _source(written, uri, suite, distribution, arch=arch, keys=keys)
+    source = _source(written, uri, entry.suite, distribution, arch=arch, keys=keys)
     return _without_end(source, entry.uri, distribution, settings)
 
 

@@ -77,10 +77,12 @@ def test_an_image_whose_sources_are_for_another_architecture_gets_the_machines()
     assert skipped == ["it is for amd64, the image is arm64"]
 
 
-def test_the_architecture_in_an_address_is_the_one_that_is_asked_for() -> None:
-    lines = b"deb http://archive.example/$(ARCH) ./\n"
+def test_the_architecture_in_an_address_is_the_native_one() -> None:
+    lines = b"deb http://archive.example/$(ARCH) sub/$(ARCH)/\n"
     sources, _ = image_sources(rootfs_of({LIST: lines}), BOOKWORM, "arm64", SETTINGS, ["armhf"])
-    assert [source.uri for source in sources] == ["http://archive.example/arm64", "http://archive.example/armhf"]
+    assert {source.uri for source in sources} == {"http://archive.example/arm64"}
+    assert {source.suite for source in sources} == {"sub/arm64/"}
+    assert [source.arch for source in sources] == ["arm64", "armhf"]
 
 
 def brief(sources: list[PackageSource]) -> list[str]:
