@@ -86,7 +86,13 @@ ALLOWED = (
     Allowed(
         "java",
         "a Java program that scripts start keeps figures of itself in a folder while it runs, and leaves the folder",
-        re.compile(r"tmp/hsperfdata_[^/]+"),
+        re.compile(r"tmp/hsperfdata_[^/]+(/[0-9]+)?"),
+        _left_behind,
+    ),
+    Allowed(
+        "class-data",
+        "Java's archive of class data is removed and not made again: a virtual machine that finds none does without it",
+        re.compile(r"usr/lib/jvm/[^/]+/lib/(server|client)/classes\.jsa"),
         _left_behind,
     ),
 )

@@ -39,7 +39,8 @@ def parse_script(script: bytes) -> tuple[Node, ...]:
     if len(script) > MAX_SCRIPT:
         raise NotUnderstood(1, "too long")
     if not re.match(rb"#! ?/bin/(?:sh|bash|dash)(?: -[eu]+)?\s*\n", script):
-        raise NotUnderstood(1, "not a shell script: " + script[:60].partition(b"\n")[0].decode("utf-8", "replace"))
+        first = script[:60].partition(b"\n")[0].decode("utf-8", "replace")
+        raise NotUnderstood(1, f"not a shell script: {first if first.isprintable() else 'a program'}")
     return parse_commands(script.decode("utf-8", "surrogateescape"))
 
 
