@@ -7,6 +7,7 @@ Specification: Debian Policy 6.5 and 6.6, POSIX.1-2017 Shell Command Language
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -41,6 +42,7 @@ from proxy.engine.tar import Kind
 _SILENT = frozenset({"set", ":", "true", "umask", "unset", "export", "readonly", "local", "wait", "hash"})
 _ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _UNSET = ("DEBCONF_RECONFIGURE", "DEBCONF_USE_CDEBCONF", "DEBIAN_HAS_FRONTEND", "DEBUG", "LD_LIBRARY_PATH", "TZ")
+_OUTER = re.compile(r"PATH|HOME|PWD|SHELL|TERM|TZ|IFS|USER|LOGNAME|TMPDIR|EDITOR|LANG|LC_|LD_|DPKG_|DEB|APT_|RET$")
 _GUARDED = frozenset({"PATH", "IFS", "LD_PRELOAD", "LD_LIBRARY_PATH"})
 
 
@@ -73,6 +75,7 @@ def _walk_under_frontend(script: bytes, scene: Scene, wanted: "_Frontend") -> Un
 
 
 def _walk(walk: "_Walk", script: bytes) -> Unknown | None:
+    walk.own(_own_names(script))
     try:
         walk.run(_parsed(script))
     except NotUnderstood as error:
@@ -86,6 +89,14 @@ def _walk(walk: "_Walk", script: bytes) -> Unknown | None:
     except Leaves:
         pass
     return None
+
+
+def _own_names(script: bytes) -> frozenset[str]:
+    """Return the variables that a script sets for itself: it never asks whether the environment had them."""
+    text = script.decode("utf-8", "replace")
+    asked = re.findall(r"\$\{([A-Za-z_][A-Za-z0-9_]*):?[-=?+]", text)
+    given = re.findall(r"(?m)^[ \t]*(?:local[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=", text)
+    return frozenset(name for name in given if _OUTER.match(name) is None) - frozenset(asked)
 
 
 class _Frontend(Exception):
@@ -114,6 +125,11 @@ class _Walk(Walk):
         }
         super().__init__(scene.arguments, {**variables, **scene.variables}, scene.stage)
         self._scene, self._debconf = scene, debconf
+
+    def own(self, names: Iterable[str]) -> None:
+        """Take names as the script's own, not set at its start."""
+        for name in names:
+            self._variables.setdefault(name, "")
 
     def _simple(self, command: Command) -> bool | None:
         words = list(command.words)

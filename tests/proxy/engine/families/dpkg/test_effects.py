@@ -50,6 +50,7 @@ HARMLESS = [
     "if deb-systemd-helper --quiet was-enabled 'same.timer'; then\n deb-systemd-helper enable 'same.timer'\nfi",
     "if false; then reboot\nelse\n deb-systemd-helper update-state 'same.timer' >/dev/null || true\nfi",
     "update-alternatives --remove rename /usr/bin/prename",
+    'if [ -e /etc/none ]; then\n CHANGED=1\nfi\nif [ -n "$CHANGED" ]; then reboot; fi',
     "rm -f /etc/not-there",
     'main() { if [ "$1" = purge ]; then rm -rf /x; fi; }\nmain "$@"',
     'x=$(readlink /etc/localtime)\necho "$x"',
