@@ -12,8 +12,9 @@ Owns the judgement of one payload. Its effect is `none` (proven from the scripts
 
 from collections.abc import Iterator
 
+from proxy.engine.families.dpkg.chisel import read_manifest, why_not
 from proxy.engine.families.dpkg.conffiles import decide_conffiles
-from proxy.engine.families.dpkg.database import ADMIN, MANIFEST, DpkgDb, Form, Record
+from proxy.engine.families.dpkg.database import ADMIN, DpkgDb, Form, Record
 from proxy.engine.families.dpkg.derived import find_derived
 from proxy.engine.families.dpkg.filters import read_filters
 from proxy.engine.families.dpkg.findings import Change, Finding, Note, Reason
@@ -22,6 +23,7 @@ from proxy.engine.families.dpkg.taker import PathTaker
 from proxy.engine.family import Effect, Judgement, NotRecordable, Payload
 from proxy.engine.rootfs import RootFS
 from proxy.engine.tar import Entry, Kind
+from proxy.errors import MalformedInput
 
 
 def judge(fs: RootFS, db: DpkgDb, payload: Payload, *, apply_unknown: bool = False) -> Judgement:
@@ -63,10 +65,10 @@ def _judge_unscripted(fs: RootFS, db: DpkgDb, payload: Payload, notes: tuple[str
 def _find_all(fs: RootFS, db: DpkgDb, payload: Payload) -> Iterator[Finding]:
     """Yield everything that is found about one payload."""
     record = db.record_of(payload.package)
-    yield from map(Reason, _paths(fs, db, record, payload))
-    yield from _conffiles(fs, db, record, payload)
     if record.form is Form.PARTIAL:
         yield from _partial(fs, db, record, payload)
+    yield from map(Reason, _paths(fs, db, record, payload))
+    yield from _conffiles(fs, db, record, payload)
     if record.form is not Form.STATUS:
         yield from find_derived(fs, db, record, payload)
 
@@ -92,11 +94,17 @@ def _paths(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator
 
 def _partial(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[Finding]:
     """Say how much of a package a chiselled image gets, and what of it cannot be."""
-    if fs.get(MANIFEST) is not None:
-        yield Reason(f"/{MANIFEST} records its files, and is not written yet")
+    try:
+        manifest = read_manifest(fs)
+    except MalformedInput as error:
+        yield Reason(f"chisel's manifest cannot be kept true: {error}")
+        return
     taker = PathTaker(fs, db, record, payload, read_filters(fs))
     files = [entry for entry in payload.entries if entry.kind is not Kind.DIR]
     taken = {entry.path for entry in files if taker.takes(entry)}
+    reason = why_not(manifest, payload.package, [e for e in files if e.path in taken]) if manifest is not None else ""
+    if reason:
+        yield Reason(reason)
     for entry in files:
         if entry.kind is Kind.HARDLINK and entry.path in taken and entry.target not in taken:
             yield Reason(f"/{entry.path} is a hard link to /{entry.target}, which the image does not have")

@@ -17,8 +17,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from proxy.engine.families.dpkg.archive import OWN_SUMS
+from proxy.engine.families.dpkg.chisel import read_manifest, render_manifest, renewed
 from proxy.engine.families.dpkg.conffiles import Conffile, decide_conffiles
-from proxy.engine.families.dpkg.database import INFO, STATUS, DpkgDb, Form, Record, parse_md5sums
+from proxy.engine.families.dpkg.database import INFO, MANIFEST, STATUS, DpkgDb, Form, Record, parse_md5sums
 from proxy.engine.families.dpkg.deb822 import Stanza, render_stanzas
 from proxy.engine.families.dpkg.derived import find_derived
 from proxy.engine.families.dpkg.filters import Filters, read_filters
@@ -92,6 +93,15 @@ class Recording:
         if self._scripts:
             tell_triggered(self.stage, self._db, self._triggers)
         self._derive()
+        self._renew_manifest()
+
+    def _renew_manifest(self) -> None:
+        """Make chisel's manifest true again."""
+        packages = [payload.package for record, payload in self._items if record.form is Form.PARTIAL]
+        manifest = read_manifest(self._fs) if packages else None
+        if manifest is not None:
+            data = render_manifest(renewed(self._fs, manifest, packages, self.stage.entries()))
+            self.stage.put(self._database_file(MANIFEST, data))
 
     def _unpack(self, record: Record, payload: Payload, stanzas: dict[int, Stanza]) -> None:
         conffiles = decide_conffiles(self._fs, self._db, record, payload)

@@ -1,5 +1,6 @@
 """Which paths of a payload are installed at all: dpkg's filters, and what builders of distroless images leave out."""
 
+from proxy.engine.families.dpkg.chisel import read_manifest
 from proxy.engine.families.dpkg.database import DpkgDb, Form, Record
 from proxy.engine.families.dpkg.derived import builders_own
 from proxy.engine.families.dpkg.filters import Filters
@@ -43,9 +44,13 @@ class PathTaker:
 
 
 def _held(fs: RootFS, payload: Payload) -> frozenset[str]:
-    """Return the paths that a chiselled image has of a package, and the new names of files that its links lead to."""
+    """Return the paths that a chiselled image has of a package, and the new names of files that its links lead to.
+
+    With chisel's manifest only what it lists is the package's; a file of the same name is somebody else's.
+    """
+    manifest = read_manifest(fs)
     entries = {entry.path: entry for entry in payload.entries}
-    held = {path for path in entries if fs.get(path) is not None}
+    held = {path for path in entries if fs.get(path) is not None and (manifest is None or path in manifest.paths)}
     todo = [entries[path] for path in held]
     while todo:
         entry = todo.pop()

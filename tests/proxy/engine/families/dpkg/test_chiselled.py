@@ -1,15 +1,20 @@
 """Chiselled images: parts of packages, a status that was made for scanners, or chisel's own manifest."""
 
+import hashlib
+import json
 from dataclasses import replace
 
 import pytest
+import zstandard
 
-from proxy.engine.families.dpkg.database import Form, open_database
+from proxy.engine.families.dpkg.chisel import parse_manifest, render_manifest, renewed
+from proxy.engine.families.dpkg.database import MANIFEST, Form, open_database
 from proxy.engine.families.dpkg.judge import judge
 from proxy.engine.families.dpkg.record import record_upgrade
 from proxy.engine.tar import Entry, Kind
 from tests.proxy.engine.families.dpkg.test_distroless import image, payload
 from tests.proxy.engine.filesystems import Link, make_fs
+from tests.support import data_path
 
 LIB = "usr/lib/x86_64-linux-gnu"
 STATUS = b"""Package: tool
@@ -89,6 +94,62 @@ def test_a_hard_link_to_a_part_that_is_not_there_skips_the_package():
     assert "hard link to /usr/bin/more" in judge(fs, open_database(fs), new).reason
 
 
-def test_an_image_whose_manifest_would_not_be_true_any_more_skips_the_package():
-    fs = image({**BASE, "var/lib/chisel/manifest.wall": b"x"})
-    assert "manifest.wall records its files" in judge(fs, open_database(fs), NEW).reason
+def manifest(*rows):
+    lines = [{"jsonwall": "1.0", "schema": "1.0", "count": len(rows) + 1}, *rows]
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    return zstandard.ZstdCompressor().compress(text.encode())
+
+
+TOOL = {"kind": "package", "name": "tool", "version": "1", "sha256": "0" * 64, "arch": "amd64"}
+PATH = {"kind": "path", "path": "/usr/bin/tool", "mode": "0755", "slices": ["tool_bins"], "sha256": "0" * 64, "size": 1}
+OTHER = {"kind": "path", "path": "/usr/bin/z", "mode": "0755", "slices": ["z_bins"], "sha256": "1" * 64, "size": 1}
+PACKAGED = replace(NEW, package=replace(NEW.package, fields={"SHA256": "2" * 64}))
+
+
+def chiselled(*rows):
+    return image({**BASE, "usr/share/doc/tool/copyright": b"own", MANIFEST: manifest(*rows)})
+
+
+def test_the_manifest_stays_true():
+    _, entries = upgrade(chiselled(TOOL, PATH, OTHER), PACKAGED)
+    assert set(entries) == {"usr/bin/tool", "var/lib/dpkg/status", MANIFEST}
+    new = parse_manifest(entries[MANIFEST].content)
+    assert new.line(1) == {**TOOL, "version": "2", "sha256": "2" * 64}
+    assert new.line(2) == {**PATH, "mode": "0644", "sha256": hashlib.sha256(b"2").hexdigest(), "size": 1}
+    assert new.line(3) == OTHER
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ((PATH,), "does not name it"),
+        ((TOOL, {**PATH, "final_sha256": "0" * 64}), "changed by a slice's script"),
+        ((TOOL, {**PATH, "inode": 1}), "of another kind"),
+        ((TOOL, {**PATH, "link": "other"}), "of another kind"),
+    ],
+)
+def test_a_manifest_that_could_not_stay_true_skips_the_package(rows, reason):
+    fs = chiselled(*rows)
+    assert reason in judge(fs, open_database(fs), PACKAGED).reason
+
+
+@pytest.mark.parametrize("data", [b"x", manifest({"kind": "path"}), zstandard.ZstdCompressor().compress(b"[]\n")])
+def test_a_damaged_manifest_skips_the_package(data):
+    fs = image({**BASE, MANIFEST: data})
+    assert "chisel's manifest cannot be kept true" in judge(fs, open_database(fs), PACKAGED).reason
+
+
+@pytest.mark.data
+def test_a_real_manifest_is_read_and_written_back():
+    data = data_path("pkgdb/ubuntu-chisel/openssl.manifest.wall").read_bytes()
+    found = parse_manifest(data)
+    assert set(found.packages) == {"base-files", "libc6", "libssl3t64", "openssl"}
+    assert found.line(found.paths["usr/bin/openssl"])["size"] == 1005368
+    assert parse_manifest(render_manifest(found)) == found
+    fs = image({})
+    package = replace(NEW.package, name="openssl", fields={"SHA256": "2" * 64})
+    entry = Entry("usr/bin/openssl", Kind.FILE, mode=0o755, content=b"new", size=3)
+    changed = renewed(fs, found, [package], [entry])
+    differing = [number for number, line in enumerate(changed.lines) if line != found.lines[number]]
+    assert differing == sorted([found.packages["openssl"], found.paths["usr/bin/openssl"]])
+    assert list(changed.lines[1:]) == sorted(changed.lines[1:])
