@@ -85,6 +85,7 @@ HARMLESS = [
     "x='a b'\nset -- $x",
     "x=${y:=1}",
     'if [ -n "$never_set" ]; then rm -rf /x; fi',
+    'if [ -n "$OWN" ]; then rm -rf /x; fi\nif [ "$1" = purge ]; then OWN=1; fi',
 ]
 
 EFFECTS = [
