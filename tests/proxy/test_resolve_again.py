@@ -14,13 +14,13 @@ from tests.simulators.world import FIXED, FIXED_AGAIN, spy_on
 
 
 async def test_newer_sources_give_a_newer_patched_digest_and_move_the_source_tag(tmp_path: Path) -> None:
-    async with own_world(tmp_path) as world, Proxy(world.config(refresh_seconds=0.3)) as proxy:
+    async with own_world(tmp_path) as world, Proxy(world.config(refresh_seconds=1.0)) as proxy:
         image = world.add_image()
         old = await ask(proxy, image)
         key = await only_key(proxy, old)
         world.publish(FIXED_AGAIN, month=3)
         assert (await ask(proxy, image)).patched == old.patched  # not asked yet
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(1.05)
         new = await ask(proxy, image)
         assert new.outcome is Outcome.PATCHED
         assert {item.to_version for item in new.upgrades} == {FIXED_AGAIN}
