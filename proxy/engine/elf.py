@@ -103,6 +103,10 @@ class Elf:
             found.append((tag, value))
         return tuple(found)
 
+    @cached_property
+    def _values(self) -> dict[int, int]:
+        return dict(reversed(self.dynamic))
+
     @property
     def soname(self) -> str | None:
         """The name that the library says it has."""
@@ -122,7 +126,7 @@ class Elf:
 
     def value(self, tag: int) -> int | None:
         """Return the first value of a tag of the dynamic section."""
-        return next((value for found, value in self.dynamic if found == tag), None)
+        return self._values.get(tag)
 
     def name(self, offset: int) -> str:
         """Return the string at `offset` of the dynamic string table."""
