@@ -39,7 +39,8 @@ MOVED = "upgraded; "
 class UpgradeInfo(Wire):
     """One package that moved: `from` and `to` are versions as the package manager writes them.
 
-    `effect` says what its maintainer scripts came to: ``none`` or ``reproduced``; empty where that was not judged.
+    `effect` says what its maintainer scripts came to: ``none``, ``reproduced`` or (they were left out because policy
+    says so) ``unknown``; empty where that was not judged.
     """
 
     package: str

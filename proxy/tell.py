@@ -32,7 +32,7 @@ def tell_patch(image: str, written: str, result: PatchResult, phases: Phases, fi
     for item in result.platforms:
         said = f": {item.outcome.value}" if several else ""
         lines.append(f"{item.platform}{said}" + (" (sources are stale)" if item.stale else ""))
-        rows = [(u.package, u.from_version, "->", u.to_version) for u in item.upgrades]
+        rows = [(u.package, u.from_version, "->", u.to_version, _scripts(u.effect)) for u in item.upgrades]
         lines += [f"  {line}" for line in table(rows)]
         lines += [f"  {'note' if skip.moved else 'skipped'}: {_skip(skip)}" for skip in item.skipped]
     if fixed:
@@ -54,7 +54,7 @@ def tell_inspection(image: str, _: str, result: PatchResult, phases: Phases, fix
             lines.append(f"{image} {platform.platform}: {platform.reason}")
             continue
         system = found.distribution.pretty or f"{found.distribution.id} {found.distribution.version}".strip()
-        moves = {upgrade.package: upgrade.to_version for upgrade in platform.upgrades}
+        moves = {upgrade.package: upgrade for upgrade in platform.upgrades}
         skips = {skip.package: skip for skip in platform.skipped if skip.package}
         told |= {
             "family": found.family,
@@ -65,15 +65,16 @@ def tell_inspection(image: str, _: str, result: PatchResult, phases: Phases, fix
                 {
                     "package": item.key,
                     "version": item.package.version,
-                    "available": moves.get(item.key) or _available(skips.get(item.key)),
+                    "available": _available(moves.get(item.key), skips.get(item.key)),
+                    "effect": moves[item.key].effect if item.key in moves else "",
                     "note": _note(skips.get(item.key), item.fixed),
                 }
                 for item in found.packages
             ],
         }
-        rows = [(p["package"], p["version"], p["available"], p["note"]) for p in told["packages"]]
+        rows = [(p["package"], p["version"], p["available"], p["effect"], p["note"]) for p in told["packages"]]
         lines += [f"{image} {platform.platform}: {system}, {found.family} {found.arch}, {len(rows)} packages"]
-        lines += table([("package", "installed", "available", "note"), *rows])
+        lines += table([("package", "installed", "available", "scripts", "note"), *rows])
         lines += [f"source: {label}" for label in told["sources"]]
         lines += [f"skipped: {skip.reason}" for skip in platform.skipped if not skip.package]
     return document, "\n".join(lines)
@@ -124,7 +125,13 @@ def _skip(skip: SkipInfo) -> str:
     return f"{skip.package}{versions}: {skip.reason}" if skip.package else skip.reason
 
 
-def _available(skip: SkipInfo | None) -> str:
+def _scripts(effect: str) -> str:
+    return f"(scripts: {effect})" if effect else ""
+
+
+def _available(moved: UpgradeInfo | None, skip: SkipInfo | None) -> str:
+    if moved is not None:
+        return moved.to_version
     return skip.available if skip else ""
 
 

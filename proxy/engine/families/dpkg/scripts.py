@@ -140,7 +140,7 @@ def tell_triggered(stage: Stage, db: DpkgDb, triggers: Triggers) -> None:
         )
         unknown = run_script(script, scene)
         if unknown is not None:
-            reason = f"it activates the trigger {{}} of {key}, whose postinst is not understood yet"
-            reason += f" (line {unknown.line}: {unknown.what})"
-            raise NotRecordable({by: reason.format(name) for name, origins in names.items() for by in origins})
+            reason = f"of {key}, whose postinst is not understood yet (line {unknown.line}: {unknown.what})"
+            reasons = {by: f"it activates the trigger {name} {reason}" for name, who in names.items() for by in who}
+            raise NotRecordable(reasons)
     raise NotRecordable(dict.fromkeys(triggers.pending, "its triggers activate each other without end"))
