@@ -5,7 +5,7 @@ print in `textcommands`. The table grows with what is understood.
 Specification: dpkg-maintscript-helper(1), deb-systemd-helper(1p), update-alternatives(1), getent(1)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from proxy.engine.families.dpkg.alternatives import list_alternatives, query_alternatives, run_update_alternatives
 from proxy.engine.families.dpkg.cacertificates import run_update_ca_certificates
@@ -14,20 +14,12 @@ from proxy.engine.families.dpkg.dpkgquery import QUERIES, query
 from proxy.engine.families.dpkg.filecommands import FILE_COMMANDS
 from proxy.engine.families.dpkg.findings import NotReproduced
 from proxy.engine.families.dpkg.ldconfig import run_ldconfig
+from proxy.engine.families.dpkg.maintscript import help_maintainer_script
 from proxy.engine.families.dpkg.programs import py3clean, py3compile
 from proxy.engine.families.dpkg.registers import pam_auth_update
 from proxy.engine.families.dpkg.services import run_update_rc
 from proxy.engine.families.dpkg.shells import run_add_shell, run_remove_shell, run_update_shells
-from proxy.engine.families.dpkg.version import compare_versions
-
-_COMPARISONS: Mapping[str, Callable[[int], bool]] = {
-    "lt": lambda c: c < 0,
-    "le": lambda c: c <= 0,
-    "eq": lambda c: c == 0,
-    "ne": lambda c: c != 0,
-    "ge": lambda c: c >= 0,
-    "gt": lambda c: c > 0,
-}
+from proxy.engine.families.dpkg.version import holds
 
 
 def _dpkg(call: Call) -> Verdict:
@@ -37,7 +29,7 @@ def _dpkg(call: Call) -> Verdict:
         rest = [word for word in words[1:] if word != "--"]
         if len(rest) != 3 or None in rest:  # noqa: PLR2004 - version, operator, version
             return None
-        return compare(rest[0] or "", rest[1] or "", rest[2] or "")
+        return holds(rest[0] or "", rest[1] or "", rest[2] or "")
     if words == ["--print-architecture"]:
         call.output(f"{call.scene.arch}\n" if call.scene.arch else None)
         return True
@@ -52,36 +44,6 @@ def _query(call: Call) -> Verdict:
     except NotReproduced:
         call.output(None)
         return None
-
-
-def compare(left: str, operator: str, right: str) -> bool | None:
-    """Compare as dpkg does: an empty version is older than any, or newer with an operator in ``-nl``."""
-    name = operator.removesuffix("-nl")
-    if name not in _COMPARISONS:
-        return None
-    if not left or not right:
-        order = (left != "") - (right != "")
-        return _COMPARISONS[name](-order if operator.endswith("-nl") else order)
-    return _COMPARISONS[name](compare_versions(left, right))
-
-
-def _maintscript_helper(call: Call) -> Verdict:
-    """dpkg-maintscript-helper acts before unpacking and on configuring, from versions up to the one it is told."""
-    scene, words = call.scene, call.arguments
-    if words[:1] == ["supports"]:
-        return True
-    if None in words or "--" not in words:
-        return DOES
-    told = [word or "" for word in words[: words.index("--")]]
-    takes = {"rm_conffile": 1, "mv_conffile": 2, "symlink_to_dir": 2, "dir_to_symlink": 2}.get(told[0])
-    if takes is None:
-        return DOES
-    if scene.script in {"prerm", "postrm"}:
-        return True  # they act on purge and on aborted upgrades only
-    prior = told[1 + takes] if len(told) > 1 + takes else ""
-    if prior and compare(scene.old_version, "le-nl", prior) is False:
-        return True
-    return DOES
 
 
 def _systemd_helper(call: Call) -> Verdict:
@@ -198,7 +160,7 @@ COMMANDS: Mapping[str, Command] = {
     "py3clean": py3clean,
     "pyclean": py3clean,
     "dpkg": _dpkg,
-    "dpkg-maintscript-helper": _maintscript_helper,
+    "dpkg-maintscript-helper": help_maintainer_script,
     "deb-systemd-helper": _systemd_helper,
     "getent": _getent,
     "update-alternatives": _alternatives,

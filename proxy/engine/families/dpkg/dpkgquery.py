@@ -30,13 +30,15 @@ def _stanzas(status: bytes) -> Mapping[str, tuple[str, ...]]:
     return found
 
 
-def _of(stage: Stage, name: str) -> tuple[str, ...]:
+def stanzas_of(stage: Stage, name: str) -> tuple[str, ...]:
+    """Return the stanzas of the status file that `name`, or `name:arch`, stands for."""
     plain, _, arch = name.partition(":")
     found = _stanzas(stage.read(f"{ADMIN}/status") or b"").get(plain, ())
-    return tuple(text for text in found if not arch or _field(text, "Architecture") in {arch, "all"})
+    return tuple(text for text in found if not arch or field_of(text, "Architecture") in {arch, "all"})
 
 
-def _field(stanza: str, name: str) -> str:
+def field_of(stanza: str, name: str) -> str:
+    """Return the text of one field of a stanza, or nothing."""
     match = re.search(rf"(?m)^{re.escape(name)}:[ \t]*(.*(?:\n[ \t].*)*)", stanza)
     return match[1] if match else ""
 
@@ -66,7 +68,7 @@ def _told(call: Call, verb: str, form: str, names: Sequence[str]) -> Verdict:
     texts: list[str] = []
     truth = True
     for name in names:
-        found = _of(call.stage, name)
+        found = stanzas_of(call.stage, name)
         truth = truth and bool(found)
         if found and verb == "l":
             raise NotReproduced("dpkg -l")
@@ -77,11 +79,11 @@ def _told(call: Call, verb: str, form: str, names: Sequence[str]) -> Verdict:
 
 def _formatted(call: Call, stanza: str, form: str) -> str:
     if not form:
-        return f"{_shown(call, stanza)}\t{_field(stanza, 'Version')}\n"
+        return f"{_shown(call, stanza)}\t{field_of(stanza, 'Version')}\n"
 
     def one(match: re.Match[str]) -> str:
         name = match[1]
-        want, _, state = [*_field(stanza, "Status").split(), "", "", ""][:3]
+        want, _, state = [*field_of(stanza, "Status").split(), "", "", ""][:3]
         known = {
             "binary:Package": _shown(call, stanza),
             "db:Status-Want": want,
@@ -90,28 +92,34 @@ def _formatted(call: Call, stanza: str, form: str) -> str:
         }
         if ";" in name or ("-" in name and ":" in name and name not in known):
             raise NotReproduced(f"dpkg-query -f {form}")
-        return known.get(name, _field(stanza, name))
+        return known.get(name, field_of(stanza, name))
 
     text = re.sub(r"\$\{([^}]*)\}", one, form)
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def _shown(call: Call, stanza: str) -> str:
-    name, arch = _field(stanza, "Package"), _field(stanza, "Architecture")
-    same = _field(stanza, "Multi-Arch") == "same" or arch not in {"all", call.scene.arch}
+    name, arch = field_of(stanza, "Package"), field_of(stanza, "Architecture")
+    same = field_of(stanza, "Multi-Arch") == "same" or arch not in {"all", call.scene.arch}
     return f"{name}:{arch}" if same else name
+
+
+def list_of(stage: Stage, name: str, native: str) -> str | None:
+    """Return the list of a package's paths as it is now, one a line, or None if there is none."""
+    plain, _, arch = name.partition(":")
+    stems = (name, plain) if arch else (f"{plain}:{native}", plain)
+    found = (stage.read(f"{ADMIN}/info/{stem}.list") for stem in stems)
+    data = next((data for data in found if data is not None), None)
+    return None if data is None else data.decode("utf-8", "surrogateescape")
 
 
 def _listed(call: Call, names: Sequence[str]) -> Verdict:
     texts: list[str] = []
     for name in names:
-        plain, _, arch = name.partition(":")
-        stems = (name, plain) if arch else (f"{plain}:{call.scene.arch}", plain)
-        found = (call.stage.read(f"{ADMIN}/info/{stem}.list") for stem in stems)
-        data = next((data for data in found if data is not None), None)
-        if data is None:
+        text = list_of(call.stage, name, call.scene.arch)
+        if text is None:
             return False
-        texts.append(data.decode("utf-8", "surrogateescape"))
+        texts.append(text)
     call.output("\n".join(texts))
     return True
 

@@ -9,6 +9,7 @@ before the end of the run, the end before letters, letters before anything else;
 """
 
 import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from proxy.errors import MalformedInput
@@ -20,6 +21,30 @@ _END = "\x02"
 _ORDER = {ord("~"): "\x01"} | {ord(c): chr(ord(c) + 256) for c in ".+-:"}
 
 Key = tuple[int, tuple[tuple[str, int, str], ...], tuple[tuple[str, int, str], ...]]
+
+
+_COMPARISONS: Mapping[str, Callable[[int], bool]] = {
+    "lt": lambda c: c < 0,
+    "le": lambda c: c <= 0,
+    "eq": lambda c: c == 0,
+    "ne": lambda c: c != 0,
+    "ge": lambda c: c >= 0,
+    "gt": lambda c: c > 0,
+}
+
+
+def holds(left: str, operator: str, right: str) -> bool | None:
+    """Compare as `dpkg --compare-versions` does, with its operators in words; None for another one.
+
+    An empty version is older than any, or newer with an operator in ``-nl``.
+    """
+    name = operator.removesuffix("-nl")
+    if name not in _COMPARISONS:
+        return None
+    if not left or not right:
+        order = (left != "") - (right != "")
+        return _COMPARISONS[name](-order if operator.endswith("-nl") else order)
+    return _COMPARISONS[name](compare_versions(left, right))
 
 
 def compare_versions(a: str, b: str) -> int:
