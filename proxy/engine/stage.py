@@ -41,6 +41,7 @@ class Stage:
         self.frozen = 0
         self.changes = 0
         self._changed: dict[str, Entry | None] = {}  # by canonical path; None: removed
+        self._origins: dict[str, str] = {}  # where files that were moved lie in the image, if they have no content here
         self._hidden: set[str] = set()  # paths whose own entries of the image, with all below them, no longer show
         self._children: dict[str, set[str]] = {}  # names that were added, by folder
         self._folders: dict[str, str] = {}  # where a folder lies; forgotten when links or folders change
@@ -85,11 +86,7 @@ class Stage:
             return self.fs.read(real)
         if there.kind is Kind.HARDLINK:
             return self.read(there.target)
-        if there.kind is not Kind.FILE:
-            return None
-        if isinstance(there.content, Span):
-            return self.fs.read_span(there.content)
-        return there.content or b""
+        return self._bytes(there) if there.kind is Kind.FILE else None
 
     def fetch(self, paths: Iterable[str]) -> None:
         """Get the contents of many files of the image at once, so that reading each costs nothing."""
@@ -222,9 +219,12 @@ class Stage:
             raise Misplaced(f"there is no /{old}")
         if there.kind is not Kind.DIR:
             self.remove(new)
-            moved = replace(there, path=self.locate(new), content=self._content(there))
+            origin = self._origins.pop(there.path, there.path)
+            moved = replace(there, path=self.locate(new))
             self.remove(there.path)
             self.put(moved)
+            if moved.kind is Kind.FILE and moved.content is None:
+                self._origins[moved.path] = origin
             return
         self.put(replace(there, path=self.locate(new)))
         for name in self.listdir(there.path):
@@ -239,6 +239,14 @@ class Stage:
             if there is not None and there.kind is Kind.DIR and not self._is_hidden(path.rpartition("/")[0]):
                 found += [Entry(below, Kind.WHITEOUT) for below in self._lost(path)]
         return tuple(sorted({entry.path: entry for entry in found}.values(), key=lambda entry: entry.path))
+
+    def _bytes(self, entry: Entry) -> bytes:
+        """Return what is in a file that was changed here."""
+        if isinstance(entry.content, Span):
+            return self.fs.read_span(entry.content)
+        if entry.content is None and entry.path in self._origins:
+            return self.fs.read(self._origins[entry.path]) or b""
+        return entry.content or b""
 
     def _difference(self, path: str) -> Entry | None:
         now = self._changed[path]
@@ -256,7 +264,7 @@ class Stage:
         ):
             return None
         if now.kind is Kind.FILE and now.size and now.content is None:
-            return replace(now, content=self.fs.read(path))
+            return replace(now, content=self.fs.read(self._origins.get(path, path)))
         return now
 
     def _lost(self, path: str) -> Iterator[str]:
@@ -302,11 +310,6 @@ class Stage:
         for entry in list(self._changed.values()):
             if entry is not None and entry.kind is Kind.HARDLINK and entry.target == real:
                 yield entry
-
-    def _content(self, entry: Entry) -> bytes | Span | None:
-        if entry.kind is Kind.FILE and entry.content is None:
-            return self.read(entry.path)
-        return entry.content
 
     def _walk(self, path: str, *, last: bool) -> str:
         todo = path.split("/")

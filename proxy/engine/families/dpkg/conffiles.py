@@ -1,18 +1,19 @@
 """Configuration files on upgrade, as dpkg decides with `--force-confdef --force-confold`.
 
-Owns the decision per file: left alone, replaced, the package's version put beside it, or kept as obsolete. Conffiles
-that move between packages are not decided; the reason says so.
+Owns the decision per file: left alone, replaced, or the package's version put beside it.
 Rules: dpkg(1) `--force-confold`, deb-conffiles(5), Debian Policy 10.7.3
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from proxy.engine.families.dpkg.archive import conffile_paths
-from proxy.engine.families.dpkg.database import DpkgDb, Form, Record, parse_conffiles
+from proxy.engine.families.dpkg.database import DpkgDb, Record, parse_conffiles
+from proxy.engine.families.dpkg.overrides import Overrides
 from proxy.engine.family import Payload
 from proxy.engine.rootfs import RootFS
+from proxy.engine.stage import Stage
 from proxy.engine.tar import Entry, Kind
 
 
@@ -20,6 +21,7 @@ from proxy.engine.tar import Entry, Kind
 class Conffile:
     """What happens to one conffile: `entries` are written; `md5` goes into the database; or `reason` says why not.
 
+    `removes` are paths that go if they are there.
     `obsolete` marks one that the new version no longer has, and that stays. `note` tells that the image's file is kept
     where nobody would expect it.
     """
@@ -30,78 +32,73 @@ class Conffile:
     reason: str = ""
     note: str = ""
     obsolete: bool = False
+    removes: tuple[str, ...] = ()
 
 
-def decide_conffiles(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> tuple[Conffile, ...]:
-    """Decide every conffile of the new version, in the order in which it lists them, then those that it lost."""
-    if record.form is not Form.STATUS:
-        return tuple(_decide_simple(fs, db, record, payload))
-    return (*_decide(fs, record, payload), *_lost(fs, db, record, payload))
+def decide_conffiles(
+    stage: Stage, payload: Payload, old: Mapping[str, tuple[str, str]], overrides: Overrides, skipped: Collection[str]
+) -> tuple[Conffile, ...]:
+    """Decide every conffile of the new version, in the order in which it lists them.
 
-
-def _decide(fs: RootFS, record: Record, payload: Payload) -> Iterator[Conffile]:
-    old = _recorded(record)
-    shipped = {entry.path: entry for entry in payload.entries}
-    listed = _listed(payload)
-    for path in listed:
-        entry = shipped.get(path)
-        if entry is None or not isinstance(entry.content, bytes):
-            yield Conffile(path, "", reason=f"the conffile /{path} is not in the package, or too large to compare")
-        else:
-            yield _decide_one(fs, path, entry, *old.get(path, ("", "")))
-
-
-def _recorded(record: Record) -> dict[str, tuple[str, str]]:
-    return {path.lstrip("/"): found for path, found in parse_conffiles(record.stanza.get("Conffiles")).items()}
-
-
-def _lost(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[Conffile]:
-    """Yield the conffiles that the new version lacks and that are there: dpkg keeps them, in its list's reverse order.
-
-    One that another package took over is that one's from now on, which is not followed.
+    Args:
+        stage: the tree as it is when the package is configured.
+        payload: the new version.
+        old: what is recorded of the conffiles' old versions, md5 sum and flags by path.
+        overrides: where diverted paths go, and with which owner and mode.
+        skipped: the paths that dpkg's filters leave out.
     """
-    listed, old = set(_listed(payload)), _recorded(record)
-    shipped = {entry.path for entry in payload.entries}
-    for path in reversed(list(dict.fromkeys((*sorted(set(old) - set(db.files(record))), *db.files(record))))):
-        if path not in old or path in listed or fs.get(path) is None:
-            continue
-        if path in shipped:
-            yield Conffile(path, "", reason=f"/{path} was a conffile and is none any more, which is not followed yet")
-        yield Conffile(path, old[path][0], obsolete=True)
+    shipped = {entry.path: entry for entry in payload.entries}
+    found: list[Conffile] = []
+    for path in listed_conffiles(payload):
+        entry, before = shipped.get(path), old.get(path, ("", ""))[0].removeprefix("newconffile")
+        if path in skipped:
+            found.append(Conffile(path, before or "newconffile"))
+        elif entry is None or not isinstance(entry.content, bytes):
+            reason = f"the conffile /{path} is not in the package, no plain file, or too large to compare"
+            found.append(Conffile(path, "", reason=reason))
+        else:
+            placed = replace(overrides.dress(entry), path=overrides.place(path, payload.package.name))
+            found.append(_decide_one(stage, path, placed, before))
+    return tuple(found)
 
 
-def _decide_one(  # noqa: PLR0911 - a table of cases, one return each
-    fs: RootFS, path: str, new: Entry, old_md5: str, flags: str
-) -> Conffile:
+def recorded_conffiles(value: str) -> dict[str, tuple[str, str]]:
+    """Return md5 sum and flags of the conffiles in a Conffiles field, by path without leading slash."""
+    return {path.lstrip("/"): found for path, found in parse_conffiles(value).items()}
+
+
+def _decide_one(stage: Stage, path: str, new: Entry, before: str) -> Conffile:
+    """Decide one conffile; `new` is where it lies. What dpkg unpacks beside it for the time being does not stay."""
     data = new.content if isinstance(new.content, bytes) else b""
-    md5, there = md5_of(data), fs.get(fs.resolve(path))
-    if "remove-on-upgrade" in flags or old_md5 == "newconffile":
-        return Conffile(path, md5, reason=f"the conffile /{path} was {flags or 'not configured'} before")
+    md5, there = md5_of(data), stage.get(new.path)
+    aside = (f"{new.path}.dpkg-new",)
     if there is None:
-        return _decide_missing(fs, path, new, old_md5, md5)
-    if there.kind is not Kind.FILE or fs.missing([path]):
-        return Conffile(path, md5, reason=f"the conffile /{path} is a {there.kind} in the image, or cannot be read")
-    current = md5_of(fs.read(path) or b"")
-    if md5 in {current, old_md5} and (old_md5 or current == md5):
-        return Conffile(path, md5)  # the same already, or changed in the image only: kept
-    kept = replace(new, path=there.path, mode=there.mode, uid=there.uid, gid=there.gid)
-    if current == old_md5:
-        return Conffile(path, md5, (kept,))
-    if fs.get(f"{kept.path}.dpkg-old") is not None:
-        return Conffile(path, md5, reason=f"/{kept.path}.dpkg-old lies in the way of the changed conffile")
-    return Conffile(path, md5, (replace(kept, path=f"{kept.path}.dpkg-dist"),))
+        return _decide_missing(path, new, before, md5)
+    if there.kind not in {Kind.FILE, Kind.HARDLINK}:
+        return Conffile(path, md5, reason=f"the conffile /{path} is a {there.kind} in the image")
+    current = md5_of(stage.read(new.path) or b"")
+    while there.kind is Kind.HARDLINK and (target := stage.get(there.target)) is not None:
+        there = target
+    if current == md5 or (before == md5 and before):
+        return Conffile(path, md5, removes=aside)  # the same already, or changed in the image only: kept
+    kept = replace(new, mode=there.mode, uid=there.uid, gid=there.gid)
+    return Conffile(path, md5, (kept,), removes=aside) if current == before else _beside(path, md5, kept)
 
 
-def _decide_missing(fs: RootFS, path: str, new: Entry, old_md5: str, md5: str) -> Conffile:
-    if not old_md5:
-        return Conffile(path, md5, (replace(new, path=fs.resolve(path)),))
-    if old_md5 == md5:
-        return Conffile(path, md5)  # removed by the image's owner, and it stays so
-    real = fs.resolve(path)
-    return Conffile(path, md5, (replace(new, path=f"{real}.dpkg-dist"),))  # deleted here, changed there: laid beside
+def _decide_missing(path: str, new: Entry, before: str, md5: str) -> Conffile:
+    if not before:
+        return Conffile(path, md5, (new,), removes=(f"{new.path}.dpkg-new",))
+    if before != md5:
+        return _beside(path, md5, new)  # removed by the image's owner, and changed in the package
+    return Conffile(path, md5, removes=(f"{new.path}.dpkg-new",))
 
 
-def _decide_simple(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[Conffile]:
+def _beside(path: str, md5: str, new: Entry) -> Conffile:
+    removes = (f"{new.path}.dpkg-new", f"{new.path}.dpkg-old")
+    return Conffile(path, md5, (replace(new, path=f"{new.path}.dpkg-dist"),), removes=removes)
+
+
+def decide_simple_conffiles(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[Conffile]:
     """Decide without a record of the old conffiles, by where a file comes from.
 
     The file is what was shipped when its old sum says so, or when it comes from the very layer that brought the
@@ -110,7 +107,7 @@ def _decide_simple(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> 
     """
     sums = db.sums(record)
     shipped = {entry.path: entry for entry in payload.entries}
-    for path in _listed(payload):
+    for path in listed_conffiles(payload):
         entry, there = shipped.get(path), fs.get(path)
         if entry is None or not isinstance(entry.content, bytes):
             yield Conffile(path, "", reason=f"the conffile /{path} is not in the package, or too large to compare")
@@ -136,7 +133,7 @@ def _of_one_layer(fs: RootFS, *paths: str) -> bool:
     return len(places) == 1 and None not in places
 
 
-def _listed(payload: Payload) -> tuple[str, ...]:
+def listed_conffiles(payload: Payload) -> tuple[str, ...]:
     """Return the paths of the package's conffiles in its own order."""
     known = conffile_paths(dict(payload.control))
     lines = payload.control.get("conffiles", b"").decode("utf-8", "surrogateescape").split("\n")

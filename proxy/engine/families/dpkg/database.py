@@ -67,6 +67,7 @@ class DpkgDb:
         self._fs, self._arch = fs, arch
         self._distribution = read_distribution(fs)
         self._owners: dict[str, tuple[str, ...]] | None = None
+        self._holders: dict[str, tuple[str, ...]] | None = None
 
     @property
     def packages(self) -> tuple[Installed, ...]:
@@ -112,20 +113,30 @@ class DpkgDb:
     def owners(self) -> Mapping[str, tuple[str, ...]]:
         """Which packages (keys) own each path, by its real place in the image."""
         if self._owners is None:
-            self._owners = self._find_owners()
+            owners: dict[str, tuple[str, ...]] = {}
+            for path, keys in self.holders.items():
+                real = self._fs.locate(path)
+                owners[real] = (*owners.get(real, ()), *keys)
+            self._owners = owners
         return self._owners
 
-    def _find_owners(self) -> dict[str, tuple[str, ...]]:
-        owners: dict[str, tuple[str, ...]] = {}
+    @property
+    def holders(self) -> Mapping[str, tuple[str, ...]]:
+        """Which packages (keys) have each path, as it is written, in their lists."""
+        if self._holders is None:
+            self._holders = self._find_holders()
+        return self._holders
+
+    def _find_holders(self) -> dict[str, tuple[str, ...]]:
+        holders: dict[str, tuple[str, ...]] = {}
         count = 0
         for key, record in self.records.items():
             for path in self.files(record):
                 count += 1
                 if count > MAX_OWNED:
                     raise MalformedInput(f"packages own more than {MAX_OWNED} paths; refused", file=INFO)
-                real = self._fs.locate(path)
-                owners[real] = (*owners.get(real, ()), key)
-        return owners
+                holders[path] = (*holders.get(path, ()), key)
+        return holders
 
 
 def foreign_architectures(db: InstalledDb) -> tuple[str, ...]:

@@ -13,8 +13,9 @@ Owns the judgement of one payload. Its effect is `none` (proven from the scripts
 from collections.abc import Iterator
 
 from proxy.engine.families.dpkg.chisel import read_manifest, why_not
-from proxy.engine.families.dpkg.conffiles import decide_conffiles
-from proxy.engine.families.dpkg.database import ADMIN, DpkgDb, Form, Record
+from proxy.engine.families.dpkg.conffiles import decide_simple_conffiles
+from proxy.engine.families.dpkg.database import DpkgDb, Form, Record
+from proxy.engine.families.dpkg.deb822 import parse_stanzas
 from proxy.engine.families.dpkg.derived import find_derived
 from proxy.engine.families.dpkg.filters import read_filters
 from proxy.engine.families.dpkg.findings import Change, Finding, Note, Reason
@@ -22,7 +23,7 @@ from proxy.engine.families.dpkg.record import Recording
 from proxy.engine.families.dpkg.taker import PathTaker
 from proxy.engine.family import Effect, Judgement, NotRecordable, Payload
 from proxy.engine.rootfs import RootFS
-from proxy.engine.tar import Entry, Kind
+from proxy.engine.tar import Kind
 from proxy.errors import MalformedInput
 
 
@@ -67,29 +68,21 @@ def _find_all(fs: RootFS, db: DpkgDb, payload: Payload) -> Iterator[Finding]:
     record = db.record_of(payload.package)
     if record.form is Form.PARTIAL:
         yield from _partial(fs, db, record, payload)
-    yield from map(Reason, _paths(fs, db, record, payload))
+    yield from map(Reason, _paths(db, record, payload))
     yield from _conffiles(fs, db, record, payload)
     if record.form is not Form.STATUS:
         yield from find_derived(fs, db, record, payload)
 
 
-def _paths(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[str]:
+def _paths(db: DpkgDb, record: Record, payload: Payload) -> Iterator[str]:
     name = record.installed.package.name
     for key, other in db.records.items():
         if other is not record and other.installed.package.name == name and not _coinstallable(record, payload):
             yield f"{key} is installed too, and not both are Multi-Arch: same"
-    special = set(_overridden(fs))
-    taker = PathTaker(fs, db, record, payload, read_filters(fs))
     links = {entry.path for entry in payload.entries if entry.kind is Kind.SYMLINK}
-    replaces = payload.package.fields.get("Replaces", "")
     for entry in payload.entries:
-        if entry.path in special:
-            yield f"/{entry.path} is diverted or has a statoverride, which is not followed yet"
         if any(parent in links for parent in _parents(entry.path)):
             yield f"/{entry.path} lies under a link of the same package"
-        if taker.takes(entry):
-            yield from _one_path(fs, db, record, entry, replaces)
-    yield from (f"/{path} of the old version is diverted" for path in db.files(record) if path in special)
 
 
 def _partial(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[Finding]:
@@ -113,50 +106,18 @@ def _partial(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterat
 
 def _coinstallable(record: Record, payload: Payload) -> bool:
     """Say whether the old and the new version share their paths with those of another architecture."""
-    new = payload.package.fields.get("Multi-Arch", "")
+    new = parse_stanzas(payload.control["control"], f"{payload.package.name} control")[0].get("Multi-Arch")
     return record.stanza.get("Multi-Arch") == new == "same"
 
 
-def _one_path(fs: RootFS, db: DpkgDb, record: Record, entry: Entry, replaces: str) -> Iterator[str]:
-    there = fs.get(entry.path)
-    if there is None:
-        parent = fs.get(fs.resolve(entry.path.rpartition("/")[0])) if "/" in entry.path else None
-        if parent is not None and parent.kind is not Kind.DIR:
-            yield f"/{entry.path} would lie under a path that is no directory"
-        return
-    if entry.kind is Kind.DIR:
-        real = fs.get(fs.resolve(entry.path))
-        if real is not None and real.kind is not Kind.DIR:
-            yield f"/{entry.path} is a {there.kind} in the image and a directory in the package"
-        return
-    if there.kind is Kind.DIR and entry.kind is not Kind.SYMLINK:
-        yield f"/{entry.path} is a directory in the image and a {entry.kind} in the package"
-    name = record.installed.package.name
-    others = [key for key in db.owners.get(fs.locate(entry.path), ()) if key.partition(":")[0] != name]
-    if others and there.kind is not Kind.DIR:
-        more = " (it says Replaces; not followed yet)" if replaces else ""
-        yield f"/{entry.path} belongs to {others[0]}{more}"
-
-
 def _conffiles(fs: RootFS, db: DpkgDb, record: Record, payload: Payload) -> Iterator[Finding]:
-    for item in decide_conffiles(fs, db, record, payload):
+    for item in decide_simple_conffiles(fs, db, record, payload) if record.form is not Form.STATUS else ():
         if item.reason:
             yield Reason(item.reason)
         if item.note:
             yield Note(item.note)
     if b"remove-on-upgrade" in payload.control.get("conffiles", b""):
         yield Reason("its conffiles have the flag remove-on-upgrade, which is not followed yet")
-
-
-def _overridden(fs: RootFS) -> Iterator[str]:
-    lines = (fs.read(f"{ADMIN}/diversions") or b"").decode("utf-8", "surrogateescape").split("\n")
-    for at in range(0, len(lines) - 2, 3):
-        yield lines[at].lstrip("/")
-        yield lines[at + 1].lstrip("/")
-    for line in (fs.read(f"{ADMIN}/statoverride") or b"").decode("utf-8", "surrogateescape").split("\n"):
-        parts = line.split(" ", 3)
-        if len(parts) == 4:  # noqa: PLR2004 - user, group, mode, path
-            yield parts[3].lstrip("/")
 
 
 def _parents(path: str) -> Iterator[str]:

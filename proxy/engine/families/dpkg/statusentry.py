@@ -5,6 +5,7 @@ Format: the field table of dpkg's own database writer, as seen in every status f
 """
 
 import re
+from collections.abc import Collection
 
 from proxy.engine.families.dpkg.conffiles import Conffile
 from proxy.engine.families.dpkg.deb822 import Stanza, parse_stanzas
@@ -43,10 +44,24 @@ def render_status(control: bytes, old: Stanza, conffiles: tuple[Conffile, ...], 
     fields: list[tuple[str, str]] = []
     for name in _ORDER:
         found = values.pop(name.lower(), None)
-        if found is not None and found[1]:
-            fields.append((name, _canonical(name, found[1], where)))
+        value = _canonical(name, found[1], where) if found is not None and found[1] else ""
+        if value:
+            fields.append((name, value))
     fields += [found for found in values.values() if found[1]]
     return Stanza.of(fields, where)
+
+
+def retire_conffiles(stanza: Stanza, paths: Collection[str]) -> Stanza:
+    """Return a stanza that calls its conffiles at `paths` (without leading slash) obsolete."""
+    lines = stanza.get("Conffiles").split("\n")
+    marked = [f"{line} obsolete" if not line.endswith(" obsolete") and _path(line) in paths else line for line in lines]
+    text = "\n".join(line if not line or line.startswith(" ") else f" {line}" for line in marked)
+    fields = [(name, text if name.lower() == "conffiles" else value) for name, value in stanza.items()]
+    return Stanza.of(fields, "") if marked != lines else stanza
+
+
+def _path(line: str) -> str:
+    return line.strip().rpartition(" ")[0].lstrip("/")
 
 
 def _conffile(item: Conffile) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import stat
 import subprocess
 import tarfile
@@ -41,7 +42,7 @@ class Deb:
 
     def build(self, folder: Path, compression: str = "xz") -> Path:
         """Build the package with dpkg-deb and return its path."""
-        tree = folder / f"{self.name}_{self.version}"
+        tree = folder / f"{self.name}_{self.version}_{self.arch}"
         (tree / "DEBIAN").mkdir(parents=True)
         for path, content in self.files.items():
             _put(tree / path, content)
@@ -56,7 +57,7 @@ class Deb:
             (tree / "DEBIAN" / name).chmod(0o755 if name in {"preinst", "postinst", "prerm", "postrm"} else 0o644)
         for path in tree.rglob("*"):
             os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
-        out = folder / f"{self.name}_{self.version}.deb"
+        out = folder / f"{self.name}_{self.version}_{self.arch}.deb"
         run("dpkg-deb", "--root-owner-group", f"-Z{compression}", "-b", str(tree), str(out))
         return out
 
@@ -124,11 +125,15 @@ def apply(root: Path, entries: Sequence[Entry], spool: bytes) -> None:
     for entry in sorted(entries, key=lambda entry: (entry.kind is Kind.HARDLINK, entry.path)):
         path = root / entry.path
         if entry.kind is Kind.DIR:
+            if path.is_symlink() or path.is_file():
+                path.unlink()
             path.mkdir(exist_ok=True)
         elif entry.kind is Kind.WHITEOUT:
             run("rm", "-r", str(path))
             continue
         else:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
             path.unlink(missing_ok=True)
             _write(root, path, entry, spool)
         if entry.kind is not Kind.SYMLINK:

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from proxy.engine.families.dpkg.conffiles import decide_conffiles, md5_of
+from proxy.engine.families.dpkg.conffiles import decide_simple_conffiles, md5_of
 from proxy.engine.families.dpkg.database import keeps, open_database
 from proxy.engine.families.dpkg.judge import judge
 from proxy.engine.families.dpkg.ldcache import Cached, LinkerCache, parse_linker_cache, render_linker_cache
@@ -41,7 +41,7 @@ def payload(name, files, conffiles=()):
 
 def decide(fs, new):
     db = open_database(fs)
-    return decide_conffiles(fs, db, db.record_of(new.package), new)
+    return tuple(decide_simple_conffiles(fs, db, db.record_of(new.package), new))
 
 
 BASE = {"var/lib/dpkg/status.d/tool": STANZA % b"tool", "etc/tool.conf": b"old"}

@@ -190,19 +190,7 @@ def test_a_link_to_a_directory_is_never_replaced_by_a_directory(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("before", "new", "reason"),
     [
-        ({"srv/x/y": b""}, Deb("tool", "2", files={"srv/x": b""}), "is a directory in the image"),
-        ({"srv/x": b""}, Deb("tool", "2", files={"srv/x/y": b""}), "directory in the package"),
         ({}, Deb("tool", "2", files={"usr/share/other": b""}), "belongs to other"),
-        (
-            {"var/lib/dpkg/statoverride": b"root root 4755 /usr/bin/tool\n"},
-            Deb("tool", "2", files={"usr/bin/tool": b"2"}),
-            "statoverride",
-        ),
-        (
-            {"var/lib/dpkg/diversions": b"/usr/bin/tool\n/usr/bin/tool.real\nother\n"},
-            Deb("tool", "2", files={"usr/bin/tool": b"2"}),
-            "diverted",
-        ),
         (
             {},
             Deb("tool", "2", control={"postinst": b"#!/bin/sh\nset -e\nupdate-thing\n"}),
