@@ -126,8 +126,6 @@ EFFECTS = [
     "(update-thing)",
     "update-thing &",
     "rm -f /etc/there # update-thing",
-    'dpkg-maintscript-helper rm_conffile /etc/update-thing 2.0~ tool -- "$@"',
-    'dpkg-maintscript-helper rm_conffile /etc/update-thing -- "$@"',
     "deb-systemd-helper enable update-thing.service",
     "deb-systemd-helper purge same.timer # update-thing",
     "ldconfig # update-thing",
@@ -229,12 +227,6 @@ def test_what_may_have_an_effect_is_never_overlooked(text: str) -> None:
 
 def test_the_effect_is_named_with_its_line() -> None:
     assert walk("true\nif true; then\n  update-thing --now\nfi") == Unknown(5, "update-thing --now")
-
-
-def test_helpers_of_removed_conffiles_act_in_preinst_but_not_in_prerm() -> None:
-    line = 'dpkg-maintscript-helper rm_conffile /etc/x 2.0~ tool -- "$@"'
-    assert walk(line, script="preinst", arguments=("upgrade", "1.0-1", "2")) is not None
-    assert walk(line, script="prerm", arguments=("upgrade", "2")) is None
 
 
 @given(st.text(st.sampled_from("abc \n;&|()<>'\"`$\\{}#=!-/[]"), max_size=60))
