@@ -70,14 +70,15 @@ def read_filters(fs: RootFS) -> Filters:
 @lru_cache(maxsize=MAX_FILTERS)
 def translate_pattern(pattern: str) -> re.Pattern[str]:
     """Return what a pattern of fnmatch(3) matches: wildcards match slashes too, a backslash quotes what follows."""
-    parts: list[str] = []
+    parts: list[str] = []  # between wildcards for any text, each is found where it comes first, and never again
+    done: list[str] = []
     at = 0
     while at < len(pattern):
         char = pattern[at]
         at += 1
         if char == "*":
-            if parts[-1:] != [".*"]:
-                parts.append(".*")
+            done.append("".join(parts))
+            parts = []
         elif char == "?":
             parts.append(".")
         elif char == "[" and (found := _bracket(pattern, at)):
@@ -90,7 +91,10 @@ def translate_pattern(pattern: str) -> re.Pattern[str]:
             at += 1
         else:
             parts.append(re.escape(char))
-    return re.compile("".join(parts) + r"\Z", re.DOTALL)
+    if not done:
+        return re.compile("".join(parts) + r"\Z", re.DOTALL)
+    middle = "".join(f"(?>.*?{part})" for part in done[1:] if part)
+    return re.compile(f"{done[0]}{middle}.*{''.join(parts)}\\Z", re.DOTALL)
 
 
 def _bracket(pattern: str, at: int) -> tuple[str, int] | None:

@@ -123,8 +123,6 @@ def _takes(conf: bool, *, first: bool, owner: Owner = lambda _root: None) -> Cas
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("owner", [lambda _root: None, writes(etc__m="mine")])
 def test_a_file_moves_to_another_package(tmp_path: Path, owner: Owner, *, conf: bool, first: bool) -> None:
-    if conf and not first:
-        pytest.skip("the conffile of the one stays as obsolete, and is taken over from it")
     judged(tmp_path, _takes(conf=conf, first=first, owner=owner))
 
 
