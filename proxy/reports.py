@@ -21,6 +21,7 @@ MAX_REPORT = 256 << 20  # bytes; a report with 40 findings has 0.2 MB, one with 
 SCHEMA = 2
 ADVICE = "write it with `trivy image --format json`"
 
+_GZIP = b"\x1f\x8b"
 _OTHER_FORMATS = {
     "bomFormat": "a CycloneDX document",
     "spdxVersion": "an SPDX document",
@@ -153,8 +154,12 @@ def _document(data: bytes, where: str) -> dict[str, Any]:
     if not data.strip():
         raise MalformedInput("the report is empty; was the scan interrupted?", file=where)
     if data.lstrip()[:1] not in {b"{", b"["}:
-        first = data.strip().splitlines()[0].decode("utf-8", "replace")
-        raise MalformedInput(f"not JSON (a table, or another format?): {ADVICE}", file=where, text=first)
+        packed = data.startswith(_GZIP)
+        first = "" if packed else data.strip().splitlines()[0].decode("utf-8", "replace")
+        what = (
+            "compressed with gzip: unpack it first" if packed else f"not JSON (a table, or another format?): {ADVICE}"
+        )
+        raise MalformedInput(what, file=where, text=first)
     try:
         document: dict[str, Any] | list[Any] = json.loads(data)
     except json.JSONDecodeError as error:

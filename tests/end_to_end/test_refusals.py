@@ -199,3 +199,34 @@ async def test_a_cache_folder_that_cannot_be_made_is_named(world):
     assert code == 1
     assert "proxy/cache" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["patch", "reg.invalid/UPPER/case:1"], "lower case"),
+        (["patch", "team/app:1", "--platform", "linux"], "os/architecture"),
+        (["patch", "team/app:1", "--scope", "some"], "invalid choice"),
+        (["patch", "team/app:1", "--unknown-scripts", "run"], "invalid choice"),
+        (["patch"], "IMAGE"),
+    ],
+)
+async def test_a_wrong_call_is_one_document_with_json(world, arguments, words):
+    code, out, _ = await admend(world, *arguments, "--json")
+    document = json.loads(out)
+    assert (code, document["outcome"], document["error"]) == (2, "failed", "usage")
+    assert words in document["reason"]
+
+
+async def test_a_destination_that_cannot_be_written_is_named(world):
+    (world.folder / "file").write_text("a file where the folder would be")
+    code, out, err = await admend(world, "patch", world.add_image(), "-o", "oci:file/out:x", "--config", "proxy.json")
+    assert (code, out) == (1, "")
+    assert "file/out" in err
+    assert "Traceback" not in err
+
+
+async def test_the_scope_security_moves_what_security_sources_fix(world):
+    code, out, err = await patch(world, world.add_image(), "--scope", "security", "--json")
+    assert code == 0, err
+    assert {item["package"] for item in json.loads(out)["platforms"][0]["upgrades"]} == {"demo", "libdemo1"}

@@ -68,7 +68,7 @@ WRONG = {
     "a table": (b"app:1 (debian 12)\n====\nTotal: 3 (HIGH: 3)\n", ["not JSON", "--format json"]),
     "an empty file": (b"\n", ["is empty", "interrupted"]),
     "a cut report": (report(VULNERABLE)[:-20], ["ends too early", "interrupted"]),
-    "compressed": (gzip.compress(report(VULNERABLE)), ["not JSON", "--format json"]),
+    "compressed": (gzip.compress(report(VULNERABLE)), ["compressed with gzip", "unpack it first"]),
     "no JSON": (b'{"SchemaVersion": 2,, }', ["not JSON"]),
     "schema 1": (b'[{"Target": "app"}]', ["schema 1", "--format json"]),
     "another schema": (b'{"SchemaVersion": 3, "Results": []}', ["SchemaVersion is 3", "2 is read"]),
