@@ -92,12 +92,13 @@ def read_symbols(elf: Elf) -> Symbols:
 
 def count_symbols(elf: Elf) -> int:
     """Return how many rows the symbol table has: as its hash tables say, or as far as relocations reach."""
-    if (at := elf.value(HASH)) is not None:
-        return _bounded(elf, elf.words(elf.offset_of(at) + 4, 1)[0])
     if elf.machine == _MIPS and (count := elf.value(MIPS_SYMTABNO)) is not None:
         return _bounded(elf, count)
-    count = _count_hashed(elf) if elf.value(GNU_HASH) is not None else 0
-    return count or _bounded(elf, max(_relocated(elf), default=-1) + 1)
+    if elf.value(GNU_HASH) is not None and (count := _count_hashed(elf)):  # first: the older table may lie far behind
+        return count
+    if (at := elf.value(HASH)) is not None:
+        return _bounded(elf, elf.words(elf.offset_of(at) + 4, 1)[0])
+    return _bounded(elf, max(_relocated(elf), default=-1) + 1)
 
 
 def read_versions(elf: Elf) -> VersionTables:
