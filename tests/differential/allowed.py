@@ -42,6 +42,10 @@ def _left_behind(difference: Difference) -> bool:
     return difference.ours is None
 
 
+def _manual_index(difference: Difference) -> bool:
+    return difference.theirs is not None
+
+
 def _backup(difference: Difference) -> bool:
     return difference.theirs is not None and difference.theirs.type == "file"
 
@@ -88,6 +92,12 @@ ALLOWED = (
         "a Java program that scripts start keeps figures of itself in a folder while it runs, and leaves the folder",
         re.compile(r"tmp/hsperfdata_[^/]+(/[0-9]+)?"),
         _left_behind,
+    ),
+    Allowed(
+        "manual-index",
+        "the index of manual pages is not made again: man finds pages without it",
+        re.compile(r"var/cache/man(/.*)?"),
+        _manual_index,
     ),
     Allowed(
         "class-data",

@@ -19,6 +19,7 @@ from proxy.engine.families.dpkg.programs import py3clean, py3compile
 from proxy.engine.families.dpkg.registers import pam_auth_update
 from proxy.engine.families.dpkg.services import run_update_rc
 from proxy.engine.families.dpkg.shells import run_add_shell, run_remove_shell, run_update_shells
+from proxy.engine.families.dpkg.ucf import ucf, ucfr
 from proxy.engine.families.dpkg.version import holds
 
 
@@ -169,6 +170,8 @@ COMMANDS: Mapping[str, Command] = {
     **dict.fromkeys(("add-shell", "remove-shell", "update-shells"), _shells),
     "update-ca-certificates": _ca_certificates,
     "pam-auth-update": pam_auth_update,
+    "ucf": ucf,
+    "ucfr": ucfr,
     "dpkg-trigger": _trigger,
     "adduser": _add_user,
     "addgroup": _add_user,

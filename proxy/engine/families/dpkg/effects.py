@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
-from proxy.engine.families.dpkg.call import Call, Does, Scene
+from proxy.engine.families.dpkg.call import DOES, Call, Does, Scene, Verdict
 from proxy.engine.families.dpkg.commands import COMMANDS
 from proxy.engine.families.dpkg.conditions import evaluate
 from proxy.engine.families.dpkg.confmodule import CONFMODULE, ask, is_question
@@ -216,7 +216,35 @@ class _Walk(Walk):
             path = self._find_program(call.name)
             if self._stage.resolve(path) in {"", "usr/bin/true", "bin/true"}:
                 return bool(path)
-        raise Reached(command.line, command_text(command))
+        truth = self._inner_script(command, call)
+        if isinstance(truth, Does):
+            raise Reached(command.line, command_text(command))
+        return truth
+
+    def _inner_script(self, command: Command, call: Call) -> Verdict:
+        """Walk a program of the tree that is a shell script; `DOES` if it is none."""
+        words, path = call.known(), self._find_program(call.name)
+        data = self._stage.read(path) if path and words is not None else None
+        if data is None or words is None or re.match(rb"#! ?/bin/(?:sh|dash)\b", data) is None:
+            return DOES
+        self._deeper(command.line, call.name)
+        inner = _Walk(replace(self._scene, arguments=tuple(words)), self._debconf)
+        inner._sink, inner._source, inner._depth = self._sink, self._source, self._depth
+        inner._unsure = self._unsure
+        inner.own(_own_names(data))
+        try:
+            return inner.run(_parsed(data))
+        except NotUnderstood as error:
+            raise Reached(command.line, f"{call.name} (its line {error.line}: {error.what})") from error
+        except Reached as reached:
+            unknown = reached.unknown
+            raise Reached(command.line, f"{call.name} (its line {unknown.line}: {unknown.what})") from reached
+        except _Frontend as wanted:
+            raise Reached(command.line, f"{call.name} (its line {wanted.line}: debconf)") from wanted
+        except Leaves:
+            return None
+        finally:
+            self._depth -= 1
 
     def _whole(self) -> bool:
         """Say whether the tree has a shell: then what it does not have is not there when a script runs, either."""
@@ -342,7 +370,7 @@ class _Walk(Walk):
                 self._variables[variable] = "" if name == "unset" else known
                 if variable in {"PATH", "IFS", "LD_PRELOAD", "LD_LIBRARY_PATH"} and sign and name != "local":
                     raise Reached(command.line, command_text(command))
-        elif name == "set" and not all(re.fullmatch(r"[+-][euxfh]+", word or "?") for word in arguments):
+        elif name == "set" and not all(re.fullmatch(r"[+-][euxfhv]+", word or "?") for word in arguments):
             raise Reached(command.line, command_text(command))
 
 

@@ -168,10 +168,16 @@ def _mode(text: str, there: Entry) -> int | None:
         return mode | (there.mode & 0o6000) if there.kind is Kind.DIR and len(text.lstrip("0")) < 4 else mode  # noqa: PLR2004
     mode = there.mode
     for part in text.split(","):
-        match = re.fullmatch(r"([ugoa]+)([-+=])([rwx]*)", part)
+        match = re.fullmatch(r"([ugoa]+)([-+=])([rwxs]*)", part)
         if match is None:
             return None
         who = "ugo" if "a" in match[1] else match[1]
+        if "s" in match[3]:
+            special = sum({"u": 0o4000, "g": 0o2000}.get(letter, 0) for letter in set(who))
+            if match[2] == "=" or match[3] != "s":
+                return None
+            mode = mode | special if match[2] == "+" else mode & ~special
+            continue
         bits = sum({"r": 4, "w": 2, "x": 1}[letter] for letter in set(match[3]))
         for letter in set(who):
             shift = {"u": 6, "g": 3, "o": 0}[letter]

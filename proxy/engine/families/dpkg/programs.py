@@ -1,4 +1,4 @@
-"""Programs that make what is only a cache: bytecode of Python, class data archives of Java; and Perl asked for itself.
+"""Programs that make what is only a cache: bytecode of Python, class data of Java, the index of manual pages.
 
 Owns which calls are recognised. A cache is never made here: what is stale of it is removed (Python) or stays away
 (Java), and the program makes or does without it when it runs.
@@ -27,16 +27,16 @@ def run_program(call: Call) -> Verdict:
             r"/usr/lib/python[0-9.]*/(?:py_compile|compileall)\.py|-m (?:py_compile|compileall)(?: |$)"
         )
         return True if compiler.match(" ".join(rest)) else DOES
-    if name == "java" and words == ["-version"]:  # it says so on the standard error
+    if name == "mandb" or (name == "setpriv" and "/usr/bin/mandb" in words):  # an index that man does without
+        call.output("")
         return True
     if name in GLIB:
         return GLIB[name](call)
     if name == "java" and "-Xshare:dump" in words:
         call.output("")
         return False  # what calls it goes on without the archive
-    if name == "perl" and words == ["-e", ""]:
-        return True
-    return DOES
+    asked = (name, words) in (("perl", ["-e", ""]), ("java", ["-version"]))  # that says so on the standard error
+    return True if asked else DOES
 
 
 def py3compile(call: Call) -> Verdict:

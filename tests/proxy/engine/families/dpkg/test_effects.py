@@ -255,3 +255,23 @@ def test_a_script_that_nests_without_end_is_refused() -> None:
     with pytest.raises(NotUnderstood, match="deeply"):
         parse_script(b"#!/bin/sh\n" + b"if true; then\n" * 500)
     assert walk("f() { f; }\nf") is not None
+
+
+def test_a_program_of_the_tree_that_is_a_shell_script_is_walked_too() -> None:
+    inner = b'#!/bin/sh\nset -e\nshift\nfor name in "$@"; do echo "$name" >> /etc/made; done\n'
+    files = {"usr/bin/tool-links": inner, "usr/bin/tool-stops": b"#!/bin/sh\nreboot $(cat)\n"}
+    files |= {"etc/there": b""}
+    make = "chmod a+x /usr/bin/tool-links /usr/bin/tool-stops\n"
+    unknown, stage = run(f"{make}tool-links a b c", files=files)
+    assert unknown is None
+    assert stage.read("etc/made") == b"b\nc\n"
+    assert run(f"{make}tool-stops", files=files)[0] == Unknown(4, "tool-stops (its line 2: reboot $(cat))")
+
+
+def test_a_configuration_file_that_was_offered_before_is_left_and_a_new_one_is_not_understood() -> None:
+    offered = "9a0364b9e99bb480dd25e1f0284c8555  /etc/tool.ini\n"  # md5 of "content"
+    files = {"usr/share/tool.ini": b"content", "etc/tool.ini": b"mine", "var/lib/ucf/hashfile": offered.encode()}
+    assert walk("ucf /usr/share/tool.ini /etc/tool.ini", files=files) is None
+    found = walk("ucf /usr/share/tool.ini /etc/tool.ini", files={**files, "usr/share/tool.ini": b"new"})
+    assert found is not None
+    assert "of which a new vers" in found.what
