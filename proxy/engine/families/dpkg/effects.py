@@ -41,8 +41,20 @@ from proxy.engine.tar import Kind
 
 _SILENT = frozenset({"set", ":", "true", "umask", "unset", "export", "readonly", "local", "wait", "hash"})
 _ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_UNSET = ("DEBCONF_RECONFIGURE", "DEBCONF_USE_CDEBCONF", "DEBIAN_HAS_FRONTEND", "DEBUG", "LD_LIBRARY_PATH", "TZ")
+_UNSET = (
+    "DEBCONF_RECONFIGURE",
+    "DEBCONF_USE_CDEBCONF",
+    "DEBIAN_HAS_FRONTEND",
+    "DEBUG",
+    "LD_LIBRARY_PATH",
+    "TZ",
+    "DEBIAN_SCRIPT_TRACE",
+    "DEBIAN_SCRIPT_DEBUG",
+)
 _OUTER = re.compile(r"PATH|HOME|PWD|SHELL|TERM|TZ|IFS|USER|LOGNAME|TMPDIR|EDITOR|LANG|LC_|LD_|DPKG_|DEB|APT_|RET$")
+_USUAL_PATH = re.compile(
+    r'PATH="?\$\{?PATH\}?(?::/(?:usr/(?:local/)?)?s?bin)+"?'
+)  # nothing that is not searched anyway
 _GUARDED = frozenset({"PATH", "IFS", "LD_PRELOAD", "LD_LIBRARY_PATH"})
 
 
@@ -361,6 +373,8 @@ class _Walk(Walk):
         """Take the assignments of `export`, `local` and `readonly`; what `unset` names is no longer known."""
         if name in {"export", "local", "readonly", "unset"}:
             for word in raw:
+                if _USUAL_PATH.fullmatch(word):
+                    continue
                 variable, sign, value = word.partition("=")
                 if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable) is None:
                     if word in {"-p", "-v"}:

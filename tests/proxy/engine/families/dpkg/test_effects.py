@@ -84,6 +84,7 @@ HARMLESS = [
     "cat /etc/x | sed -i s/a/b/ /etc/update-thing",
     "x='a b'\nset -- $x",
     "x=${y:=1}",
+    "export PATH=$PATH:/sbin:/usr/sbin\nls /etc",
     'if [ -n "$never_set" ]; then rm -rf /x; fi',
     'if [ -n "$OWN" ]; then rm -rf /x; fi\nif [ "$1" = purge ]; then OWN=1; fi',
 ]
