@@ -101,8 +101,8 @@ ALLOWED = (
     ),
     Allowed(
         "class-data",
-        "Java's archive of class data is removed and not made again: a virtual machine that finds none does without it",
-        re.compile(r"usr/lib/jvm/[^/]+/lib/(server|client)/classes\.jsa"),
+        "Java 11 makes its archive of class data when configured; it is removed and not made: java does without it",
+        re.compile(r"usr/lib/jvm/java-11-openjdk-[^/]+/lib/(server|client)/classes\.jsa"),
         _left_behind,
     ),
 )
