@@ -180,7 +180,11 @@ class _Work:
         return True
 
     def _check_owners(self, entry: Entry, place: str) -> None:
-        """Refuse to take a path from another package, unless that one is replaced."""
+        """Refuse to take a path from another package, unless that one is replaced.
+
+        A folder that is not there is taken for a shared one, and leaves the other packages' lists.
+        """
+        shared = entry.kind is Kind.DIR and self._stage.get(place) is None
         ownership = self._state.ownership
         for key in ownership.others(entry.path, self._key):
             other = self._state.package(key)
@@ -188,7 +192,7 @@ class _Work:
             if other.name == self._name or diverter in {self._name, other.name}:
                 continue
             flags = self._state.conffiles(key).get(entry.path, ("", ""))[1]
-            if not self._is_replaced(other) and "obsolete" not in flags:
+            if not shared and not self._is_replaced(other) and "obsolete" not in flags:
                 self._refuse(f"/{entry.path} belongs to {key}")
             self._lost.setdefault(key, set()).add(entry.path)
         there = self._stage.get(place)
