@@ -11,6 +11,8 @@ from proxy.engine.families.dpkg.confmodule import Frontend
 from proxy.engine.families.dpkg.flow import Source
 from proxy.engine.stage import Stage
 
+UNSEEN = ("/proc/", "/sys/", "/dev/")  # what a script would find there is not in the image
+
 
 class Does:
     """The command does something, or nobody knows."""

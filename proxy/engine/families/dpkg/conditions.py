@@ -6,6 +6,10 @@ Specification: POSIX.1-2017 Utilities, test
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from proxy.engine.families.dpkg.call import UNSEEN
+from proxy.engine.stage import Stage
+from proxy.engine.tar import Kind
+
 Exists = Callable[[str, str], bool | None]
 _NUMBERS: Mapping[str, Callable[[int, int], bool]] = {
     "-eq": lambda a, b: a == b,
@@ -60,3 +64,28 @@ def _both(left: bool | None, right: bool | None) -> bool | None:
     if left is False or right is False:
         return False
     return None if left is None or right is None else True
+
+
+def answer_test(stage: Stage, path: str, test: str) -> bool | None:
+    """Answer a test of a path in the tree (``-e``, ``-d``, ``-L``...), None if it is not known."""
+    if f"/{path}/".startswith(UNSEEN):
+        return None
+    there = stage.get(path) if test in {"-L", "-h"} else stage.follow(path)
+    if there is not None and there.kind is Kind.HARDLINK:
+        there = stage.get(there.target)
+    if not stage.resolve(path):
+        return test in {"-e", "-d", "-r", "-x", "-w"}
+    if there is None:
+        return False
+    answers: dict[str, bool | None] = {
+        "-e": True,
+        "-r": True,
+        "-w": True,
+        "-f": there.kind is Kind.FILE,
+        "-d": there.kind is Kind.DIR,
+        "-x": bool(there.mode & 0o111),
+        "-s": there.size > 0 if there.kind is Kind.FILE else None,
+        "-L": there.kind is Kind.SYMLINK,
+        "-h": there.kind is Kind.SYMLINK,
+    }
+    return answers.get(test)

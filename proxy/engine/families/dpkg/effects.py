@@ -9,32 +9,22 @@ Specification: Debian Policy 6.5 and 6.6, POSIX.1-2017 Shell Command Language
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from proxy.engine.families.dpkg.call import DOES, Call, Does, Scene, Verdict
 from proxy.engine.families.dpkg.commands import COMMANDS
-from proxy.engine.families.dpkg.conditions import evaluate
+from proxy.engine.families.dpkg.conditions import answer_test, evaluate
 from proxy.engine.families.dpkg.confmodule import CONFMODULE, ask, is_question
 from proxy.engine.families.dpkg.debconf import Debconf
+from proxy.engine.families.dpkg.endings import Leaves, Reached, Unknown, leaving
 from proxy.engine.families.dpkg.findings import NotReproduced
 from proxy.engine.families.dpkg.lookcommands import look
 from proxy.engine.families.dpkg.programs import run_program
-from proxy.engine.families.dpkg.readers import TALKS, only_reads
+from proxy.engine.families.dpkg.readers import TALKS, only_reads, said
 from proxy.engine.families.dpkg.shell import NotUnderstood, parse_commands, parse_script
 from proxy.engine.families.dpkg.shelltree import Command, Node
 from proxy.engine.families.dpkg.textcommands import read_and_print
-from proxy.engine.families.dpkg.walk import (
-    UNSEEN,
-    Break,
-    Continue,
-    Exit,
-    Leaves,
-    Reached,
-    Return,
-    Unknown,
-    Walk,
-    command_text,
-)
+from proxy.engine.families.dpkg.walk import Walk, command_text
 from proxy.engine.families.dpkg.words import Runs
 from proxy.engine.stage import Frozen, Misplaced
 from proxy.engine.tar import Kind
@@ -174,9 +164,9 @@ class _Walk(Walk):
         if name in self._functions:
             return self._function(command, self._functions[name], arguments)
         if name in {"exit", "return", "break", "continue"}:
-            raise _leaving(name, arguments)
+            raise leaving(name, arguments)
         if name in TALKS:
-            self.emit(_said(name, arguments))
+            self.emit(said(name, arguments))
             return True
         if name == "false":
             return False
@@ -196,7 +186,7 @@ class _Walk(Walk):
         if name in {".", "command", "which", "type"}:
             return self._find(command, name, arguments)
         if name in {"[", "test"}:
-            return evaluate(arguments[:-1] if name == "[" else arguments, self._exists)
+            return evaluate(arguments[:-1] if name == "[" else arguments, partial(answer_test, self._stage))
         if name == "cd":
             return self._change_folder(arguments)
         if self._debconf is not None and is_question(name or ""):
@@ -346,29 +336,6 @@ class _Walk(Walk):
             self._variables[name] = None if line is None else parts[number].rstrip() if number < len(parts) else ""
         return whole
 
-    def _exists(self, path: str, test: str) -> bool | None:
-        if f"/{path}/".startswith(UNSEEN):
-            return None
-        there = self._stage.get(path) if test in {"-L", "-h"} else self._stage.follow(path)
-        if there is not None and there.kind is Kind.HARDLINK:
-            there = self._stage.get(there.target)
-        if not self._stage.resolve(path):
-            return test in {"-e", "-d", "-r", "-x", "-w"}
-        if there is None:
-            return False
-        answers: dict[str, bool | None] = {
-            "-e": True,
-            "-r": True,
-            "-w": True,
-            "-f": there.kind is Kind.FILE,
-            "-d": there.kind is Kind.DIR,
-            "-x": bool(there.mode & 0o111),
-            "-s": there.size > 0 if there.kind is Kind.FILE else None,
-            "-L": there.kind is Kind.SYMLINK,
-            "-h": there.kind is Kind.SYMLINK,
-        }
-        return answers.get(test)
-
     def _assign(self, command: Command, name: str, arguments: list[str | None], raw: list[str]) -> None:
         """Take the assignments of `export`, `local` and `readonly`; what `unset` names is no longer known."""
         if name in {"export", "local", "readonly", "unset"}:
@@ -386,28 +353,3 @@ class _Walk(Walk):
                     raise Reached(command.line, command_text(command))
         elif name == "set" and not all(re.fullmatch(r"[+-][euxfhv]+", word or "?") for word in arguments):
             raise Reached(command.line, command_text(command))
-
-
-def _said(name: str, arguments: list[str | None]) -> str | None:
-    """Return what `echo` or `printf` prints, if that is certain."""
-    words = [word for word in arguments if word is not None]
-    if len(words) != len(arguments) or any("\\" in word for word in words[1 if name == "printf" else 0 :]):
-        return None
-    if name == "echo":
-        ends = words[:1] != ["-n"]
-        return " ".join(words if ends else words[1:]) + ("\n" if ends else "")
-    if not words:
-        return None
-    text = words[0].replace("\\n", "\n").replace("\\t", "\t")
-    if "\\" in text or text.count("%") != text.count("%s") or text.count("%s") != len(words) - 1:
-        return None
-    for word in words[1:]:
-        text = text.replace("%s", word.replace("%", "\0"), 1)
-    return text.replace("\0", "%")
-
-
-def _leaving(name: str, arguments: list[str | None]) -> Leaves:
-    if name == "return":
-        known = {"0": True}.get(arguments[0] or "", False) if arguments and (arguments[0] or "").isdigit() else None
-        return Return(known)
-    return {"exit": Exit, "break": Break, "continue": Continue}[name]()

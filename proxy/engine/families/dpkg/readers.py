@@ -107,3 +107,21 @@ def _date(texts: Sequence[str]) -> bool:
 
 def _command(texts: Sequence[str]) -> bool:
     return bool(texts) and texts[0] in {"-v", "-V"}
+
+
+def said(name: str, arguments: Sequence[str | None]) -> str | None:
+    """Return what `echo` or `printf` prints, if that is certain."""
+    words = [word for word in arguments if word is not None]
+    if len(words) != len(arguments) or any("\\" in word for word in words[1 if name == "printf" else 0 :]):
+        return None
+    if name == "echo":
+        ends = words[:1] != ["-n"]
+        return " ".join(words if ends else words[1:]) + ("\n" if ends else "")
+    if not words:
+        return None
+    text = words[0].replace("\\n", "\n").replace("\\t", "\t")
+    if "\\" in text or text.count("%") != text.count("%s") or text.count("%s") != len(words) - 1:
+        return None
+    for word in words[1:]:
+        text = text.replace("%s", word.replace("%", "\0"), 1)
+    return text.replace("\0", "%")

@@ -7,159 +7,36 @@ Specification: POSIX.1-2017 Utilities, GNU coreutils and grep manuals
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import md5, sha1, sha256
 
 from proxy.engine.families.dpkg.awk import run_awk
 from proxy.engine.families.dpkg.call import Call, Verdict, placed
 from proxy.engine.families.dpkg.findings import NotReproduced
+from proxy.engine.families.dpkg.grep import run_grep
 from proxy.engine.families.dpkg.posixregex import translate
+from proxy.engine.families.dpkg.reply import Read, Reply, joined, lines_of, options_of, text_of
 from proxy.engine.families.dpkg.sed import MissingFile, run_sed
 from proxy.engine.tar import Kind
 
-Read = Callable[[str], str | None]
-MAX_TEXT = 8 << 20  # characters a single command may take
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a command prints, and its exit status."""
-
-    text: str = ""
-    status: int = 0
-
-
-def _options(name: str, words: Sequence[str], plain: str, valued: str = "") -> tuple[dict[str, list[str]], list[str]]:
-    """Split words into options (letter to values) and operands; options may follow operands, as in GNU's tools."""
-    found: dict[str, list[str]] = {}
-    operands: list[str] = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if word == "--":
-            operands += rest
-            break
-        if not word.startswith("-") or word == "-":
-            operands.append(word)
-            continue
-        if word.startswith("--"):
-            raise NotReproduced(f"{name} {word}")
-        letters = word[1:]
-        while letters:
-            letter, letters = letters[0], letters[1:]
-            if letter in valued:
-                if not letters and not rest:
-                    raise NotReproduced(f"{name} {word}")
-                found.setdefault(letter, []).append(letters or rest.pop(0))
-                letters = ""
-            elif letter in plain:
-                found.setdefault(letter, [])
-            else:
-                raise NotReproduced(f"{name} {word}")
-    return found, operands
-
-
-def _text(name: str, operands: Sequence[str], read: Read) -> str:
-    """Return the files one after another, or the standard input."""
-    texts: list[str] = []
-    for path in operands or ["-"]:
-        found = read(path)
-        if found is None:
-            raise NotReproduced(f"{name} {path}, which is not there")
-        texts.append(found)
-    text = "".join(texts)
-    if len(text) > MAX_TEXT:
-        raise NotReproduced(f"{name} of more than {MAX_TEXT >> 20} MiB")
-    return text
-
-
-def _lines(text: str) -> list[str]:
-    lines = text.split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
-
-
-def _joined(lines: Sequence[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
-
-
-_GREP_LONG = {"--quiet": "-q", "--silent": "-q", "--no-messages": "-s", "--invert-match": "-v", "--ignore-case": "-i"}
-_GREP_LONG |= {"--extended-regexp": "-E", "--fixed-strings": "-F", "--count": "-c", "--line-regexp": "-x"}
-_GREP_LONG |= {"--word-regexp": "-w", "--only-matching": "-o", "--no-filename": "-h", "--files-with-matches": "-l"}
-
-
-def _grep(words: Sequence[str], read: Read, *, kind: str = "") -> Reply:
-    told = [_GREP_LONG.get(word, word) for word in words]
-    options, operands = _options("grep", told, "qsvivEFGcxwohnlL", "em")
-    patterns = options.get("e") or operands[:1]
-    files = operands if "e" in options else operands[1:]
-    if not patterns or set("onLm") & set(options):
-        return _grep_more(options, patterns, files, read, kind)
-    matches = _matcher(patterns, options, kind)
-    count, out, named, missing = 0, [], [], False
-    for path in files or ["-"]:
-        text = read(path)
-        if text is None:
-            missing = True
-            continue
-        found = [line for line in _lines(text) if matches(line) is not ("v" in options)]
-        count += len(found)
-        named += [path] if found else []
-        label = f"{path}:" if len(files) > 1 and "h" not in options else ""
-        out += [f"{label}{len(found)}"] if "c" in options else [f"{label}{line}" for line in found]
-    if "q" in options:
-        return Reply("", 0 if count else 2 if missing else 1)
-    return Reply(_joined(named if "l" in options else out), 2 if missing else 0 if count else 1)
-
-
-def _grep_more(
-    options: Mapping[str, Sequence[str]], patterns: Sequence[str], files: Sequence[str], read: Read, kind: str
-) -> Reply:
-    """Handle `grep -o` of one file and one pattern, and `grep -m`; other rare forms are refused."""
-    limit = int(options["m"][0]) if "m" in options and options["m"][0].isdigit() else None
-    if not patterns or len(files) > 1 or set("nLcxwlv") & set(options) or len(patterns) > 1:
-        raise NotReproduced("grep " + " ".join(f"-{letter}" for letter in options))
-    extended = "E" in options or kind == "E"
-    source = re.escape(patterns[0]) if "F" in options or kind == "F" else None
-    regex = translate(patterns[0], extended=extended, ignore_case="i" in options) if source is None else None
-    if regex is not None and regex.alternates and "o" in options:
-        raise NotReproduced(f"grep -o {patterns[0][:60]}")
-    pattern = regex.pattern if regex is not None else re.compile(source or "")
-    lines = [line for line in _lines(_text("grep", files, read)) if pattern.search(line)][:limit]
-    out = [match[0] for line in lines for match in pattern.finditer(line) if match[0]] if "o" in options else lines
-    return Reply("" if "q" in options else _joined(out), 0 if lines else 1)
-
-
-def _matcher(patterns: Sequence[str], options: Mapping[str, Sequence[str]], kind: str) -> Callable[[str], bool]:
-    fixed, extended = "F" in options or kind == "F", "E" in options or kind == "E"
-    found: list[re.Pattern[str]] = []
-    for pattern in "\n".join(patterns).split("\n"):
-        source = re.escape(pattern) if fixed else translate(pattern, extended=extended).pattern.pattern
-        if "x" in options:
-            source = rf"\A(?:{source})\Z"
-        elif "w" in options:
-            source = rf"(?<!\w)(?:{source})(?!\w)"
-        found.append(re.compile(source, re.ASCII | (re.IGNORECASE if "i" in options else 0)))
-    return lambda line: any(pattern.search(line) is not None for pattern in found)
-
 
 def _cut(words: Sequence[str], read: Read) -> Reply:
-    options, operands = _options("cut", words, "s", "dfcb")
-    text = _text("cut", operands, read)
+    options, operands = options_of("cut", words, "s", "dfcb")
+    text = text_of("cut", operands, read)
     kept = options.get("f") or options.get("c") or options.get("b")
     if not kept or len(set("fcb") & set(options)) != 1:
         raise NotReproduced("cut without a list")
     ranges = list(_ranges(kept[-1]))
     delimiter = options.get("d", ["\t"])[-1]
     lines: list[str] = []
-    for line in _lines(text):
+    for line in lines_of(text):
         if "f" in options and delimiter not in line:
             lines += [] if "s" in options else [line]
             continue
         parts = line.split(delimiter) if "f" in options else list(line)
         chosen = [part for at, part in enumerate(parts, 1) if any(low <= at <= high for low, high in ranges)]
         lines.append((delimiter if "f" in options else "").join(chosen))
-    return Reply(_joined(lines))
+    return Reply(joined(lines))
 
 
 def _ranges(text: str) -> Iterator[tuple[int, int]]:
@@ -204,8 +81,8 @@ _TR_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "a": "\a",
 
 
 def _tr(words: Sequence[str], read: Read) -> Reply:
-    options, operands = _options("tr", words, "dsc")
-    text = _text("tr", [], read)
+    options, operands = options_of("tr", words, "dsc")
+    text = text_of("tr", [], read)
     sets = [_tr_set(operand) for operand in operands]
     if "d" in options and len(sets) == 1 and "s" not in options:
         return Reply("".join(c for c in text if (c in sets[0]) is ("c" in options)))
@@ -225,11 +102,11 @@ def _head(words: Sequence[str], read: Read, *, tail: bool = False) -> Reply:
     name = "tail" if tail else "head"
     told = [f"-n{word[1:]}" if re.fullmatch(r"-[0-9]+", word) else word for word in words]
     told = [re.sub(r"^--lines=", "-n", word) for word in told]
-    options, operands = _options(name, told, "q", "n")
+    options, operands = options_of(name, told, "q", "n")
     count = options.get("n", ["10"])[-1]
     if len(operands) > 1 or re.fullmatch(r"\+?[0-9]{1,9}" if tail else "-?[0-9]{1,9}", count) is None:
         raise NotReproduced(f"{name} " + " ".join(words))
-    lines = _text(name, operands, read).splitlines(keepends=True)
+    lines = text_of(name, operands, read).splitlines(keepends=True)
     if not tail:
         return Reply("".join(lines[: int(count)]))
     if count.startswith("+"):
@@ -238,21 +115,21 @@ def _head(words: Sequence[str], read: Read, *, tail: bool = False) -> Reply:
 
 
 def _sort(words: Sequence[str], read: Read) -> Reply:
-    options, operands = _options("sort", words, "urnb")
-    lines = _lines(_text("sort", operands, read))
+    options, operands = options_of("sort", words, "urnb")
+    lines = lines_of(text_of("sort", operands, read))
     if "n" in options or "b" in options:
         if not all(re.fullmatch(r"[0-9]{1,15}", line) for line in lines):
             raise NotReproduced("sort -n of what is not whole numbers")
         lines.sort(key=lambda line: (int(line), line), reverse="r" in options)
     else:
         lines.sort(key=lambda line: line.encode("utf-8", "surrogateescape"), reverse="r" in options)
-    return Reply(_joined(list(dict.fromkeys(lines)) if "u" in options else lines))
+    return Reply(joined(list(dict.fromkeys(lines)) if "u" in options else lines))
 
 
 def _uniq(words: Sequence[str], read: Read) -> Reply:
-    options, operands = _options("uniq", words, "cdu")
+    options, operands = options_of("uniq", words, "cdu")
     runs: list[tuple[str, int]] = []
-    for line in _lines(_text("uniq", operands[:1], read)):
+    for line in lines_of(text_of("uniq", operands[:1], read)):
         if runs and runs[-1][0] == line:
             runs[-1] = (line, runs[-1][1] + 1)
         else:
@@ -260,27 +137,27 @@ def _uniq(words: Sequence[str], read: Read) -> Reply:
     if len(operands) > 1:
         raise NotReproduced("uniq of two files")
     kept = [(line, n) for line, n in runs if not (("d" in options and n < 2) or ("u" in options and n > 1))]  # noqa: PLR2004
-    return Reply(_joined([f"{n:7d} {line}" if "c" in options else line for line, n in kept]))
+    return Reply(joined([f"{n:7d} {line}" if "c" in options else line for line, n in kept]))
 
 
 def _wc(words: Sequence[str], read: Read) -> Reply:
-    options, operands = _options("wc", words, "lwc")
+    options, operands = options_of("wc", words, "lwc")
     if len(operands) > 1 or len(options) != 1:
         raise NotReproduced("wc " + " ".join(words))
-    text = _text("wc", operands, read)
+    text = text_of("wc", operands, read)
     size = len(text.encode("utf-8", "surrogateescape"))
     count = {"l": text.count("\n"), "w": len(text.split()), "c": size}[next(iter(options))]
     return Reply(f"{count} {operands[0]}\n" if operands else f"{count}\n")
 
 
 def _cat(words: Sequence[str], read: Read) -> Reply:
-    _, operands = _options("cat", words, "")
+    _, operands = options_of("cat", words, "")
     texts = [read(path) for path in operands or ["-"]]
     return Reply("".join(text or "" for text in texts), 1 if None in texts else 0)
 
 
 def _basename(words: Sequence[str], _read: Read) -> Reply:
-    _, operands = _options("basename", words, "")
+    _, operands = options_of("basename", words, "")
     if not operands or len(operands) > 2:  # noqa: PLR2004 - a name and a suffix
         raise NotReproduced("basename " + " ".join(words))
     name = operands[0].rstrip("/").rpartition("/")[2] or ("/" if operands[0] else "")
@@ -289,19 +166,19 @@ def _basename(words: Sequence[str], _read: Read) -> Reply:
 
 
 def _dirname(words: Sequence[str], _read: Read) -> Reply:
-    _, operands = _options("dirname", words, "")
+    _, operands = options_of("dirname", words, "")
     if not operands:
         raise NotReproduced("dirname")
     folders: list[str] = []
     for path in operands:
         folder, slash, _ = path.rstrip("/").rpartition("/")
         folders.append(folder.rstrip("/") or ("/" if slash or path.startswith("/") else "."))
-    return Reply(_joined(folders))
+    return Reply(joined(folders))
 
 
 def _digest(hasher: Callable[[bytes], str]) -> Callable[[Sequence[str], Read], Reply]:
     def command(words: Sequence[str], read: Read) -> Reply:
-        _, operands = _options("md5sum", words, "")
+        _, operands = options_of("md5sum", words, "")
         lines: list[str] = []
         status = 0
         for path in operands or ["-"]:
@@ -312,7 +189,7 @@ def _digest(hasher: Callable[[bytes], str]) -> Callable[[Sequence[str], Read], R
                 raise NotReproduced(f"a digest of {path}")
             else:
                 lines.append(f"{hasher(text.encode('utf-8', 'surrogateescape'))}  {path}")
-        return Reply(_joined(lines), status)
+        return Reply(joined(lines), status)
 
     return command
 
@@ -341,18 +218,18 @@ def _expr(words: Sequence[str], _read: Read) -> Reply:
 def _seq(words: Sequence[str], _read: Read) -> Reply:
     if not words or len(words) > 2 or not all(re.fullmatch("[0-9]{1,4}", word) for word in words):  # noqa: PLR2004
         raise NotReproduced("seq " + " ".join(words))
-    return Reply(_joined([str(number) for number in range(int(words[0]) if words[1:] else 1, int(words[-1]) + 1)]))
+    return Reply(joined([str(number) for number in range(int(words[0]) if words[1:] else 1, int(words[-1]) + 1)]))
 
 
 def _awk(words: Sequence[str], read: Read) -> Reply:
-    text, status = run_awk(words, lambda files: _text("awk", files, read))
+    text, status = run_awk(words, lambda files: text_of("awk", files, read))
     return Reply(text, status)
 
 
 TEXT_COMMANDS: Mapping[str, Callable[[Sequence[str], Read], Reply]] = {
-    "grep": _grep,
-    "egrep": lambda words, read: _grep(words, read, kind="E"),
-    "fgrep": lambda words, read: _grep(words, read, kind="F"),
+    "grep": run_grep,
+    "egrep": lambda words, read: run_grep(words, read, kind="E"),
+    "fgrep": lambda words, read: run_grep(words, read, kind="F"),
     "cut": _cut,
     "tr": _tr,
     "head": _head,

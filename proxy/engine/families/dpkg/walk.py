@@ -10,10 +10,11 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
+from proxy.engine.families.dpkg.call import UNSEEN
+from proxy.engine.families.dpkg.endings import Break, Continue, Leaves, Reached, Return
 from proxy.engine.families.dpkg.flow import Sink, Source
 from proxy.engine.families.dpkg.shell import parse_commands
 from proxy.engine.families.dpkg.shelltokens import Redirection
@@ -37,48 +38,7 @@ from proxy.engine.stage import Frozen, Misplaced, Stage
 MAX_STEPS = 20_000
 MAX_DEPTH = 40  # substitutions and functions within each other
 MAX_ROUNDS = 2_000
-UNSEEN = ("/proc/", "/sys/", "/dev/")  # what a script would find there is not in the image
 NULL = frozenset({"/dev/null", "/dev/stdout", "/dev/stderr", "/dev/tty"})
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """A command that is reached and may do something: its line in the script, and what it is."""
-
-    line: int
-    what: str
-
-
-class Reached(Exception):
-    """A command whose effect is not known is reached."""
-
-    def __init__(self, line: int, what: str) -> None:
-        super().__init__(what)
-        self.unknown = Unknown(line, what[:80].replace("\n", " "))
-
-
-class Leaves(Exception):
-    """Something ends here."""
-
-
-class Exit(Leaves):
-    """The script, or the subshell."""
-
-
-class Return(Leaves):
-    """The function; `truth` is what it returns."""
-
-    def __init__(self, truth: bool | None) -> None:
-        super().__init__()
-        self.truth = truth
-
-
-class Break(Leaves):
-    """The loop."""
-
-
-class Continue(Leaves):
-    """This round of the loop."""
 
 
 class Walk(ABC):

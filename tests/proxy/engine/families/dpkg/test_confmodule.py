@@ -7,7 +7,7 @@ import pytest
 from proxy.engine.families.dpkg.call import Scene
 from proxy.engine.families.dpkg.confmodule import CONFMODULE, Frontend
 from proxy.engine.families.dpkg.effects import run_script
-from proxy.engine.families.dpkg.walk import Unknown
+from proxy.engine.families.dpkg.endings import Unknown
 from proxy.engine.stage import Stage
 from tests.proxy.engine.filesystems import Link, make_fs
 

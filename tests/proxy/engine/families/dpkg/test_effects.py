@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from proxy.engine.families.dpkg.call import Scene
 from proxy.engine.families.dpkg.effects import run_script
+from proxy.engine.families.dpkg.endings import Unknown
 from proxy.engine.families.dpkg.shell import NotUnderstood, parse_script
-from proxy.engine.families.dpkg.walk import Unknown
 from proxy.engine.stage import Stage
 from tests.simulators.rootfs import rootfs_of
 
