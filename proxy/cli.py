@@ -111,6 +111,11 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_policy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scope", choices=("all", "security"), help="every upgrade, or those of security sources")
     parser.add_argument(
+        "--transitions",
+        choices=("none", "new"),
+        help="add nothing, or the packages that upgrades newly need, as apt-get upgrade --with-new-pkgs does",
+    )
+    parser.add_argument(
         "--unknown-scripts",
         choices=("skip", "apply"),
         help="leave packages whose maintainer scripts are not understood, or move their files without them",

@@ -88,7 +88,11 @@ async def _patch(options: Namespace, config: ProxyConfig) -> Answer:
     platforms = [_typed("--platform", Platform.parse, text) for text in options.platform] or [machine_platform()]
     dest = None if dry_run else _destination(options, image)
     findings = _read_report(options) if options.command == "patch" and options.report else None
-    chosen = {"scope": options.scope, "unknown_scripts": options.unknown_scripts}
+    chosen = {
+        "scope": options.scope,
+        "unknown_scripts": options.unknown_scripts,
+        "allow_transitions": options.transitions,
+    }
     asked = {name: value for name, value in chosen.items() if value}
     config = config.model_copy(update={"policy": config.policy.model_copy(update=asked)})
     key = SigningKey.load(options.key) if not dry_run and options.key else None

@@ -140,12 +140,14 @@ class PolicyConfig(Section):
     """What a patch does; its hash is part of every result's name and signature.
 
     `unknown_scripts` says what happens to packages whose maintainer scripts are not understood: they stay (`skip`), or
-    only their files and database move, with a note that names what is left out (`apply`).
+    only their files and database move, with a note that names what is left out (`apply`). `allow_transitions: new`
+    lets upgrades bring packages along that they newly need, as `apt-get upgrade --with-new-pkgs` does.
     """
 
     scope: Literal["all", "security"] = "all"
     exclude: tuple[str, ...] = ()  # package names that never move
     unknown_scripts: Literal["skip", "apply"] = "skip"
+    allow_transitions: Literal["none", "new"] = "none"
     compression: Literal["auto", "gzip", "zstd"] = "auto"
 
 

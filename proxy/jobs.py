@@ -8,6 +8,7 @@ leaves nothing half-written under a name that somebody reads.
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache, partial
@@ -204,7 +205,12 @@ def plan(*, root: str, layers: Any, indexes: Any, policy: Any, excluded: Mapping
     opened = tuple(_open_index(root, decode(IndexFile, item, "index")) for item in indexes)
     candidates = image.family.candidates(image.fs, image.db, opened)
     wanted = decode(PlanPolicy, policy, "policy")
-    return encode(plan_upgrades(image.db.packages, candidates, image.family.compare, wanted, excluded))
+    with ExitStack() as stack:
+        addable = None
+        if wanted.transitions == "new":
+            addable = stack.enter_context(image.family.additions(image.fs, image.db, opened))
+        found = plan_upgrades(image.db.packages, candidates, image.family.compare, wanted, excluded, addable=addable)
+    return encode(found)
 
 
 def unpack(*, root: str, family: str, package: Any, archive: str, name: str) -> Any:

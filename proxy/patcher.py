@@ -222,7 +222,8 @@ class Patcher:
     async def _plan(
         self, layers: Sequence[LayerFile], indexes: Sequence[IndexFile], excluded: Mapping[str, str], target: Target
     ) -> UpgradePlan:
-        policy = PlanPolicy(scope=self._policy.scope, only=target.only, exclude=self._policy.exclude)
+        mine = self._policy
+        policy = PlanPolicy(mine.scope, target.only, mine.exclude, mine.allow_transitions)
         answer = await self._pool.run(
             "plan",
             affinity=_affinity(layers),

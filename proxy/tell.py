@@ -32,7 +32,7 @@ def tell_patch(image: str, written: str, result: PatchResult, phases: Phases, fi
     for item in result.platforms:
         said = f": {item.outcome.value}" if several else ""
         lines.append(f"{item.platform}{said}" + (" (sources are stale)" if item.stale else ""))
-        rows = [(u.package, u.from_version, "->", u.to_version, _scripts(u.effect)) for u in item.upgrades]
+        rows = [(u.package, u.from_version or "(new)", "->", u.to_version, _scripts(u.effect)) for u in item.upgrades]
         lines += [f"  {line}" for line in table(rows)]
         lines += [f"  {'note' if skip.moved else 'skipped'}: {_skip(skip)}" for skip in item.skipped]
     if fixed:

@@ -1,15 +1,16 @@
 """The closure of a set of moves: the largest part of it that violates nothing that held before.
 
 Owns what "holds" means: requirements with alternatives, versions and provided names, conflicts, packages of several
-architectures in step. Knows no policy and no package format; adds and removes nothing. The result is safe by
-construction: every requirement and conflict that the final state violates was already violated by the image.
+architectures in step. Knows no policy and no package format; removes nothing, and adds only what
+`addable` offers. The result is safe by construction: every requirement and conflict that the final state violates was
+already violated by the image.
 
 Algorithm (numbers in the code):
 1. move everything that is wanted, then look for violations that the image did not have: a moved package's requirement,
    what it recommends if its old version had all of that, a staying package's requirement, a conflict, a package of
    several architectures whose versions part;
 2. a violation that another package's candidate can mend pulls that candidate in, even if nobody asked for it (as the
-   native tools do for a security-only upgrade);
+   native tools do for a security-only upgrade); where none does, one that is not installed is added if it may be;
 3. one that nothing can mend sends the package that causes it back, with a reason that names the blocker, and the
    closure starts again without it; conflicts between two moved packages wait until nothing else is left to send back;
 4. stop when no violation is left. Each round sends a package back or pulls one in, so the rounds are bounded;
@@ -24,6 +25,7 @@ from proxy.engine.family import Candidate, Constraint, Installed, Package
 
 Compare = Callable[[str, str], int]
 Group = tuple[Constraint, ...]
+Addable = Callable[[str], Sequence[Candidate]]
 
 MAX_RECONSIDERED = 256  # packages; each costs one look at the whole state
 
@@ -38,6 +40,7 @@ class _Violation:
     culprit: str
     reason: str
     mutual: bool = False
+    lacking: bool = False
 
 
 @dataclass(slots=True)
@@ -97,6 +100,8 @@ class Closure:
         movable: the candidates that may move, wanted or not, by key.
         compare: the order of versions.
         stuck: why other packages with a candidate stay.
+        addable: the candidates of packages that are not installed and have or provide a name, the preferred one first;
+            None where nothing is added.
     """
 
     def __init__(
@@ -105,14 +110,17 @@ class Closure:
         movable: Mapping[str, Candidate],
         compare: Compare,
         stuck: Mapping[str, str],
+        addable: Addable | None = None,
     ) -> None:
         self.start = _State({item.key: item.package for item in installed})
-        self.movable, self.compare, self.stuck = movable, compare, stuck
+        self.movable, self.compare, self.stuck = dict(movable), compare, stuck
+        self._addable = addable
         self.reasons: dict[str, str] = {}
         self.moved: set[str] = set()
         self.now = self.start
         self._complete: dict[str, bool] = {}
         self._clashed: set[str] = set()
+        self._lacking: set[str] = set()  # additions sent back for what they need: the next alternative may do
         self.offers: dict[str, list[str]] = {}
         for key in sorted(movable):
             package = movable[key].package
@@ -127,23 +135,28 @@ class Closure:
             self._set_state()
             violations = list(self._violations())
             if not violations:
-                self._reconsider()
+                if self._addable is None:
+                    self._reconsider()
                 return self.moved
             hopeless = [v for v in violations if not v.helpers]
             hopeless = [v for v in hopeless if not v.mutual] or hopeless[:1]
             if hopeless:  # (3)
                 for violation in hopeless:
                     self.reasons.setdefault(violation.culprit, violation.reason)
+                    if violation.lacking and violation.culprit not in self.start.packages:
+                        self._lacking.add(violation.culprit)
                     self._clashed |= {violation.culprit} if violation.mutual else set()
                 self.moved = wanted - self.reasons.keys()
             else:  # (2)
                 for violation in violations:
                     if not self.moved.intersection(violation.helpers):
                         self.moved.add(violation.helpers[0])
+                        if violation.helpers[0] not in self.start.packages:
+                            break  # what is added for one may do for the next
 
     def _reconsider(self) -> None:
         """(5) Let those move after all that were sent back for what another one's move would have done."""
-        for key in sorted(self.reasons.keys() - self._clashed)[:MAX_RECONSIDERED]:
+        for key in sorted((self.reasons.keys() & self.start.packages.keys()) - self._clashed)[:MAX_RECONSIDERED]:
             self.moved.add(key)
             self._set_state()
             if next(self._violations(), None) is None:
@@ -157,6 +170,7 @@ class Closure:
             key: self.movable[key].package if key in self.moved else package
             for key, package in self.start.packages.items()
         }
+        packages |= {key: self.movable[key].package for key in sorted(self.moved - packages.keys())}
         self.now = _State(packages)
 
     def _violations(self) -> Iterator[_Violation]:
@@ -182,6 +196,8 @@ class Closure:
 
     def _was_unmet(self, key: str, group: Group) -> bool:
         """Say whether the old version already lacked this: distroless images leave packages out on purpose."""
+        if key not in self.start.packages:
+            return False
         before = self.start.packages[key]
         names = {one.name for one in group}
         return any(
@@ -191,6 +207,8 @@ class Closure:
 
     def _had_all(self, key: str) -> bool:
         """Say whether the old version had all that it requires and recommends."""
+        if key not in self.start.packages:
+            return True
         if key not in self._complete:
             before = self.start.packages[key]
             groups = (*before.requires, *before.recommends)
@@ -213,17 +231,34 @@ class Closure:
 
     def _helpers(self, group: Group, owner: Package) -> tuple[str, ...]:
         """(2) Return unmoved packages whose candidate satisfies the group, in the order of its alternatives."""
-        return tuple(
+        found = tuple(
             key
             for one in group
             for key in self.offers.get(one.name, ())
-            if self._free(key) and satisfies(self.movable[key].package, one, owner, self.compare)
+            if key in self.start.packages and self._free(key)
+            if satisfies(self.movable[key].package, one, owner, self.compare)
         )
+        if found:
+            return found
+        fitting = (key for one in group for key in self._additions(one, owner))
+        chosen = next((key for key in fitting if key not in self._lacking), "")
+        return (chosen,) if chosen and self._free(chosen) else ()
+
+    def _additions(self, one: Constraint, owner: Package) -> Iterator[str]:
+        """Yield the keys of packages that may be added and satisfy a constraint."""
+        for candidate in self._addable(one.name) if self._addable is not None else ():
+            key = candidate.package.name
+            if key in self.start.packages or key in self.stuck or candidate.blocked:
+                continue
+            self.movable.setdefault(key, candidate)
+            if satisfies(candidate.package, one, owner, self.compare):
+                yield key
 
     def _moved_lacks(self, key: str, group: Group, verb: str = "needs") -> _Violation:
         package = self.now.packages[key]
         text = " | ".join(str(one) for one in group)
-        return _Violation(self._helpers(group, package), key, f"{verb} {text}: {self._why_lacking(group, package)}")
+        reason = f"{verb} {text}: {self._why_lacking(group, package)}"
+        return _Violation(self._helpers(group, package), key, reason, lacking=verb == "needs")
 
     def _why_lacking(self, group: Group, owner: Package) -> str:
         """Return what the image has and the sources offer of the first alternative that the image has at all."""
@@ -239,7 +274,21 @@ class Closure:
                 if satisfies(offered.package, one, owner, self.compare):
                     return f"{has}, which leaves it with its upgrade to {offered.package.version}"
                 return f"{has} and the sources offer {offered.package.version}"
-        return "the image does not have it, and nothing is added"
+        return self._why_not_added(group, owner)
+
+    def _why_not_added(self, group: Group, owner: Package) -> str:
+        """Return why none of the alternatives, of which the image has none, can be added."""
+        if self._addable is None:
+            return "the image does not have it, and nothing is added"
+        for one in group:
+            for candidate in self._addable(one.name):
+                name, version = candidate.package.name, candidate.package.version
+                why = candidate.blocked or self.stuck.get(name) or self.reasons.get(name)
+                if why:
+                    return f"{name} {version} cannot be added ({why})"
+                if not satisfies(candidate.package, one, owner, self.compare):
+                    return f"the image does not have it and the sources offer {name} {version}"
+        return "neither the image nor the sources have it"
 
     def _staying_lacks(self, key: str, group: Group) -> _Violation:
         package = self.now.packages[key]
@@ -261,12 +310,17 @@ class Closure:
             culprit, other = hit, owner
             reason = f"{first.name} {first.version} must not be with {constraint} and"
         mutual = other in self.moved
+        if mutual and self._addable is not None:  # the native tool then lets go of what is in the way first
+            culprit, other = hit, owner
+            reason = f"{first.name} {first.version} must not be with {constraint} and"
         reason += " moves too" if mutual else f" stays ({self._why_staying(other)})"
         return _Violation((other,) if self._free(other) else (), culprit, reason, mutual)
 
     def _parted(self) -> Iterator[_Violation]:
         """Yield packages of one name for several architectures that had one version and no longer do."""
         for key in sorted(self.moved):
+            if key not in self.start.packages:
+                continue
             mine, old = self.now.packages[key], self.start.packages[key]
             for other in self.start.names.get(mine.name, ()):
                 then, now = self.start.packages[other], self.now.packages[other]

@@ -7,6 +7,7 @@ what it needs from outside it asks for as `Fetch`es.
 """
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -305,6 +306,11 @@ class Family(Protocol):
 
     def candidates(self, fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]) -> Mapping[str, Candidate]:
         """Choose, by the native tool's own rules, at most one candidate newer than each installed package, by key."""
+
+    def additions(
+        self, fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]
+    ) -> AbstractContextManager[Callable[[str], Sequence[Candidate]]]:
+        """Give what finds, by a name, which packages that are not installed the native tool would install for it."""
 
     def available(self, db: InstalledDb, indexes: Sequence[PackageIndex], name: str) -> tuple[Candidate, ...]:
         """Return every version of the package `name` that the sources offer, newest first."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from proxy.engine.closure import Closure, Compare
+from proxy.engine.closure import Addable, Closure, Compare
 from proxy.engine.family import Candidate, Installed, Package, Skip, Upgrade
 
 REASON_LIMIT = 400  # characters; a chain of blockers is cut there
@@ -20,17 +20,22 @@ class PlanPolicy:
     """What the operator or a report asks for.
 
     `only` maps package names (binary or source) to the lowest version wanted, ``""`` for any newer one; None means
-    every package. `exclude` holds shell patterns of binary or source names that must not move.
+    every package. `exclude` holds shell patterns of binary or source names that must not move. `transitions` says
+    whether packages that upgrades newly need are added (`new`).
     """
 
     scope: Literal["all", "security"] = "all"
     only: Mapping[str, str] | None = None
     exclude: tuple[str, ...] = ()
+    transitions: Literal["none", "new"] = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class UpgradePlan:
-    """What moves (sorted by key) and what could, or should, and does not, with reasons (sorted by name)."""
+    """What moves (sorted by key) and what could, or should, and does not, with reasons (sorted by name).
+
+    An upgrade from no version is a package that others newly need and that the image did not have.
+    """
 
     upgrades: tuple[Upgrade, ...] = ()
     skipped: tuple[Skip, ...] = ()
@@ -42,6 +47,8 @@ def plan_upgrades(
     compare: Compare,
     policy: PlanPolicy | None = None,
     blocked: Mapping[str, str] | None = None,
+    *,
+    addable: Addable | None = None,
 ) -> UpgradePlan:
     """Return the largest safe upgrade that this closure finds.
 
@@ -51,6 +58,7 @@ def plan_upgrades(
         compare: the family's order of versions.
         policy: what is wanted; everything if None.
         blocked: reasons by key why a package must stay all the same (an unknown script, the ABI gate...).
+        addable: see `Closure`; nothing is added if None.
     """
     policy = policy or PlanPolicy()
     candidates = {key: c for key, c in candidates.items() if key in {item.key for item in installed}}
@@ -59,15 +67,39 @@ def plan_upgrades(
     wanted = {key for key in candidates if key not in stuck and key not in unwanted}
     wanted -= {skip.key for skip in skips}
     movable = {key: c for key, c in candidates.items() if key not in stuck}
-    closure = Closure(installed, movable, compare, stuck)
+    known = {item.key for item in installed}
+    stuck |= {key: why for key, why in (blocked or {}).items() if key not in known}
+    closure = Closure(installed, movable, compare, stuck, _allowed(addable, policy))
     moved = closure.solve(wanted)
     by_key = {item.key: item for item in installed}
-    upgrades = tuple(Upgrade(key, by_key[key].package, candidates[key]) for key in sorted(moved))
+    upgrades = tuple(
+        Upgrade(key, by_key[key].package if key in by_key else _absent(key, candidate), candidate)
+        for key in sorted(moved)
+        for candidate in (closure.movable[key],)
+    )
     reasons = {key: closure.reasons[key] for key in closure.reasons if key in wanted}
-    reasons |= {key: why for key, why in stuck.items() if _asked(by_key[key].package, candidates[key], policy)}
+    reasons |= {
+        key: why for key, why in stuck.items() if key in by_key and _asked(by_key[key].package, candidates[key], policy)
+    }
     skipped = [_skip(by_key[key], candidates[key], why) for key, why in reasons.items() if key not in moved]
     skipped += [skip.skip for skip in skips]
-    return UpgradePlan(upgrades, tuple(sorted(set(skipped), key=lambda s: (s.package, s.installed, s.reason))))
+    ordered = tuple(sorted(set(skipped), key=lambda s: (s.package, s.installed, s.reason)))
+    return UpgradePlan(upgrades, ordered)
+
+
+def _absent(key: str, candidate: Candidate) -> Package:
+    return Package(key, "", candidate.package.arch)
+
+
+def _allowed(addable: Addable | None, policy: PlanPolicy) -> Addable | None:
+    """Return what may be added, without what the policy excludes."""
+    if addable is None:
+        return None
+    return lambda name: [
+        candidate
+        for candidate in addable(name)
+        if not any(fnmatchcase(one, pattern) for one in _names(candidate.package) for pattern in policy.exclude)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,9 +100,9 @@ class Chroot:
             path.unlink()
 
 
-def upgrades_offered(chroot: Chroot) -> dict[str, str]:
+def upgrades_offered(chroot: Chroot, *options: str) -> dict[str, str]:
     """Return what `apt-get upgrade` would upgrade now: the new version by package name, foreign ones as name:arch."""
-    lines = chroot.run("apt-get", "-s", "-y", "upgrade").splitlines()
+    lines = chroot.run("apt-get", "-s", "-y", *options, "upgrade").splitlines()
     native = chroot.run("dpkg", "--print-architecture").strip()
     offered = [line for line in lines if line.startswith("Inst ")]
     return {line.split()[1].removesuffix(f":{native}"): line.partition("(")[2].split()[0] for line in offered}

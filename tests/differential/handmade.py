@@ -20,8 +20,8 @@ def build_handmade(which: str, scratch: Path, out: Path) -> None:
     out.mkdir()
     for name, (old, new) in PACKAGES.items():
         made = old if which == OLD else new
-        if which == NEW and new is old:
-            continue  # there is no newer one
+        if made is None or (which == NEW and new is old):
+            continue  # there is none, or no newer one
         folder = scratch / f"{name}-{which}"
         _lay_out(name, made, which, folder)
         run([require_tool("dpkg-deb"), "-Zgzip", "-z1", "--build", str(folder), str(out)])

@@ -6,7 +6,7 @@ pinned on apt's side, so that both do the same set, and is counted against the c
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +79,10 @@ def judge(root: Root, folder: Path) -> Verdict:
     with offer(root, folder) as offered:
         watch.lap("build")
         image = write_image(offered.layers, folder / "image")
-        result = patch(image, folder / "out", {"cache": str(folder / "cache"), "sources": dict(offered.settings)})
+        settings = {"cache": str(folder / "cache"), "sources": dict(offered.settings)}
+        more = ("--with-new-pkgs",) if root.transitions else ()
+        settings["policy"] = {"allow_transitions": "new" if root.transitions else "none"}
+        result = patch(image, folder / "out", settings)
         shutil.rmtree(folder / "cache")
         watch.lap("patch")
         ours, theirs = folder / "patched", folder / "apt"
@@ -87,12 +90,15 @@ def judge(root: Root, folder: Path) -> Verdict:
         unpack(result.layout or image, ours, folder)
         watch.lap("unpack")
         state = state_of(root)
-        wanted = _upgrade(Chroot(theirs, state), result)
+        wanted = _upgrade(Chroot(theirs, state), result, more)
         watch.lap("apt")
         compared = compare(ours, theirs)
         records, compared_already = compare_databases(ours, theirs)
         watch.lap("compare")
-        complaints = [*owned_and_allowed(compared.owned), *_check(Chroot(ours, state), Chroot(theirs, state), result)]
+        complaints = [
+            *owned_and_allowed(compared.owned),
+            *_check(Chroot(ours, state), Chroot(theirs, state), result, more),
+        ]
         watch.lap("check")
     told = {item for item in compared.differences if item.path in compared_already and item.what == "content"}
     reasons = [(item, explain(item)) for item in compared.differences if item not in told]
@@ -122,33 +128,33 @@ class _Watch:
         self._last = now
 
 
-def _upgrade(chroot: Chroot, result: Patched) -> dict[str, str]:
+def _upgrade(chroot: Chroot, result: Patched, more: Sequence[str]) -> dict[str, str]:
     """Upgrade a tree by apt without what admend holds back; returns what apt would upgrade of itself."""
     chroot.prepare({})
     chroot.run("apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
-    wanted = upgrades_offered(chroot)
+    wanted = upgrades_offered(chroot, *more)
     chroot.prepare({name: item["installed"] for name, item in result.held.items() if item["installed"]})
     with chroot.services_stopped():
-        chroot.run("apt-get", "-q", "-y", *UPGRADE)
+        chroot.run("apt-get", "-q", "-y", *more, *UPGRADE)
     return wanted
 
 
-def _check(ours: Chroot, theirs: Chroot, result: Patched) -> Iterator[str]:
+def _check(ours: Chroot, theirs: Chroot, result: Patched, more: Sequence[str]) -> Iterator[str]:
     """Yield what the real tools find wrong in the patched tree, and did not in apt's."""
     try:
-        yield from _ask_tools(ours, theirs, result)
+        yield from _ask_tools(ours, theirs, result, more)
     except CommandFailed as error:  # the rest of the table is worth having all the same
         yield str(error)
 
 
-def _ask_tools(ours: Chroot, theirs: Chroot, result: Patched) -> Iterator[str]:
+def _ask_tools(ours: Chroot, theirs: Chroot, result: Patched, more: Sequence[str]) -> Iterator[str]:
     ours.prepare({})
     for line in ours.run("dpkg", "--audit", codes=frozenset({0, 1})).splitlines():
         yield f"dpkg --audit: {line}"
     verify = [set(item.run("dpkg", "-V", codes=frozenset({0, 1})).splitlines()) for item in (ours, theirs)]
     yield from (f"dpkg -V: {line}" for line in sorted(verify[0] - verify[1]))
     ours.run("apt-get", "check")
-    left = upgrades_offered(ours).keys() - result.held.keys()
+    left = upgrades_offered(ours, *more).keys() - result.held.keys()
     yield from (f"apt-get upgrade would still upgrade {name}" for name in sorted(left))
     listed = [item.run("ldconfig", "-p") for item in (ours, theirs)]
     if listed[0] != listed[1]:

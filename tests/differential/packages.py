@@ -46,6 +46,7 @@ def helper(*calls: str) -> dict[str, str]:
     return {name: HELPER.format(lines=lines) for name in ("preinst", "postinst", "prerm", "postrm")}
 
 
+ADDED = '#!/bin/sh\nset -e\nmkdir -p /var/lib/judge-added\necho "$1:$2" > "/var/lib/judge-added/$1"\n'
 CONF = "etc/judge-conf"
 
 
@@ -61,7 +62,7 @@ fi"""
 )
 
 # name -> (old, new)
-PACKAGES: dict[str, tuple[Made, Made]] = {
+PACKAGES: dict[str, tuple[Made | None, Made]] = {  # None: not there before
     "judge-conf": (
         Made(
             files(f"{CONF}/plain", f"{CONF}/edited", f"{CONF}/edited-same", f"{CONF}/deleted", f"{CONF}/dropped")
@@ -280,6 +281,20 @@ PACKAGES: dict[str, tuple[Made, Made]] = {
         Made(files("usr/share/judge-needs")),
         Made(files("usr/share/judge-needs", text="new\n"), fields={"Depends": "judge-not-here"}),
     ),
+    "judge-grows": (
+        Made(files("usr/share/judge-grows")),
+        Made(files("usr/share/judge-grows", text="new\n"), fields={"Depends": "judge-added (>= 2.0), judge-needs"}),
+    ),
+    "judge-added": (
+        None,
+        Made(
+            files("usr/share/judge-added/a", "etc/judge-added/conf"),
+            ("etc/judge-added/conf",),
+            scripts={"postinst": ADDED, "preinst": ADDED},
+            fields={"Depends": "judge-added-too", "Section": "misc", "Priority": "optional"},
+        ),
+    ),
+    "judge-added-too": (None, Made(files("usr/share/judge-added-too/a", "usr/share/judge-added/b"))),
 }
 
 # What the image's owner did between the installation and the update.

@@ -71,6 +71,7 @@ class Root:
         owner: a shell script that is run in it in the end.
         newer: packages of it that a signed source on loopback has newer versions of; its own sources are not asked.
         recorded: a tar under the recorded data's `rootfs`, instead of one that is made.
+        transitions: whether upgrades may add packages, as `apt-get upgrade --with-new-pkgs` does.
         handmade: whether it is the one with the packages made by hand, which count for no coverage.
         distribution: the id in its os-release.
         version: the release's number.
@@ -84,6 +85,7 @@ class Root:
     owner: str = ""
     recorded: str = ""
     handmade: bool = False
+    transitions: bool = False
     newer: tuple[str, ...] = ()
     distribution: str = "debian"
     version: str = ""
@@ -124,5 +126,6 @@ ROOTS = {
             version="20.04",
         ),
         Root("bookworm-handmade", "bookworm", dpkg=EXCLUDES, handmade=True, version="12"),
+        Root("bookworm-additions", "bookworm", dpkg=EXCLUDES, handmade=True, transitions=True, version="12"),
     )
 }

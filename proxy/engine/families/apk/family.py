@@ -4,7 +4,8 @@ Owns opening the database, wherever it lies, and reading the image's repositorie
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import BinaryIO, NoReturn
 
@@ -79,6 +80,13 @@ class ApkFamily:
         self._refuse()
 
     def candidates(self, fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]) -> Mapping[str, Candidate]:
+        """Refuse."""
+        del fs, db, indexes
+        self._refuse()
+
+    def additions(
+        self, fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]
+    ) -> AbstractContextManager[Callable[[str], Sequence[Candidate]]]:
         """Refuse."""
         del fs, db, indexes
         self._refuse()

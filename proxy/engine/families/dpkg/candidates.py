@@ -7,7 +7,7 @@ taken as apt takes it where nothing identifies the machine, which is how images 
 Specification: apt_preferences(5), apt-get(8), deb-version(7).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
@@ -70,12 +70,7 @@ class _Rules:
 
 def choose(fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]) -> dict[str, Candidate]:
     """Return, by key, what apt would upgrade each installed package to; `blocked` says what it must wait for."""
-    conf = read_apt_conf(fs)
-    preferences = read_preferences(fs, conf)
-    files = [package_file(index, component) for index in indexes for component in index.source.components or ("",)]
-    fault = preferences.fault or preferences.unknown_release(files)
-    recommends = conf.truth("apt::install-recommends") is not False
-    rules = _Rules(db.arch, recommends, preferences, _phased(fs, conf), fault, {})
+    rules = _read_rules(fs, db, indexes)
     chosen: dict[str, Candidate] = {}
     with _opened(indexes) as readers:
         for item in db.packages:
@@ -83,6 +78,61 @@ def choose(fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]) -> dict
             if candidate is not None:
                 chosen[item.key] = candidate
     return chosen
+
+
+def _read_rules(fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]) -> _Rules:
+    conf = read_apt_conf(fs)
+    preferences = read_preferences(fs, conf)
+    files = [package_file(index, component) for index in indexes for component in index.source.components or ("",)]
+    fault = preferences.fault or preferences.unknown_release(files)
+    recommends = conf.truth("apt::install-recommends") is not False
+    return _Rules(db.arch, recommends, preferences, _phased(fs, conf), fault, {})
+
+
+@contextmanager
+def choosing_additions(
+    fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]
+) -> Iterator[Callable[[str], Sequence[Candidate]]]:
+    """Give what finds, by a name, what apt would install for it of packages that are not: see `_Additions`."""
+    rules = _read_rules(fs, db, indexes)
+    with _opened(indexes) as readers:
+        yield _Additions(db, readers, rules).find
+
+
+class _Additions:
+    """The candidates of packages that are not installed, of the native architecture."""
+
+    def __init__(self, db: InstalledDb, readers: Sequence[IndexReader], rules: _Rules) -> None:
+        self._readers, self._rules = readers, rules
+        self._installed = {item.package.name for item in db.packages}
+        self._found: dict[str, tuple[Candidate, ...]] = {}
+
+    def find(self, name: str) -> Sequence[Candidate]:
+        """Return the candidate that is called `name`, or the only one that provides it."""
+        if name not in self._found:
+            found = [self._choose(name)] if name not in self._installed else []
+            if not any(found):
+                providers = {package.name for reader in self._readers for package in reader.providers(name)}
+                found = [self._choose(one) for one in providers - self._installed if len(providers) == 1]
+            self._found[name] = tuple(candidate for candidate in found if candidate is not None)
+        return self._found[name]
+
+    def _choose(self, name: str) -> Candidate | None:
+        absent = Package(name, "", self._rules.native)
+        versions: dict[str, list[_Offer]] = {}
+        for reader in self._readers:
+            for package in reader.lookup(name):
+                if package.arch in {self._rules.native, "all"}:
+                    file = package_file(reader.index, package.fields.get("Component", ""))
+                    versions.setdefault(package.version, []).append(_Offer(package, reader, file))
+        ranked = sorted(versions, key=version_key, reverse=True)
+        best = _best(ranked, versions, absent, self._rules)
+        if not best:
+            return None
+        candidate = _candidate(versions[best])
+        if not self._rules.recommends:
+            candidate = replace(candidate, package=replace(candidate.package, recommends=()))
+        return replace(candidate, blocked=self._rules.fault or _held_back(candidate.package, (), self._rules))
 
 
 def package_file(index: PackageIndex, component: str) -> PackageFile:
@@ -171,7 +221,8 @@ def _best(ranked: Sequence[str], versions: Mapping[str, list[_Offer]], installed
         priority = rules.priority(package, offers, installed=here)
         if priority == 0 or priority <= best_priority:
             continue
-        if priority < DOWNGRADE_PRIORITY and compare_versions(version, installed.version) < 0:
+        older = bool(installed.version) and compare_versions(version, installed.version) < 0
+        if priority < DOWNGRADE_PRIORITY and older:
             continue
         best, best_priority = version, priority
     return best

@@ -7,7 +7,7 @@ Formats: dpkg(1) FILES, dpkg-query(1) for states, deb-conffiles(5)
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -29,7 +29,7 @@ MAX_FOREIGN = 8  # architectures; cross-building images have two or three
 MAX_OWNED = 5_000_000  # paths in all list files
 
 _KEPT = re.compile(
-    r"var/lib/dpkg/(?:status|arch|diversions|statoverride|status\.d/[^/]+|triggers/[^/]+"
+    r"var/lib/apt/extended_states|var/lib/dpkg/(?:status|arch|diversions|statoverride|status\.d/[^/]+|triggers/[^/]+"
     r"|info/(?:format|[^/]+\.(?:list|md5sums|conffiles|triggers|shlibs|templates|preinst|postinst|prerm|postrm|config)))"
     r"|var/lib/(?:dpkg/alternatives|pam|ucf)/[^/]+|usr/share/pam(?:-configs)?/[^/]+|var/cache/debconf/[a-z]+\.dat"
     r"|etc/.+|usr/share/ca-certificates/.+|usr/share/debconf/confmodule|usr/lib/os-release|usr/lib/os\.release\.d/[^/]+"
@@ -91,6 +91,16 @@ class DpkgDb:
             if record is not None and _same_arch(record.installed.package.arch, package.arch, self._arch):
                 return record
         raise MalformedInput(f"{package.name}:{package.arch} is not installed here", file=STATUS)
+
+    def adding(self, packages: Iterable[Package]) -> "DpkgDb":
+        """Return the database with an empty record, of no version, for each of `packages` that is not installed."""
+        added: dict[str, Record] = {}
+        for package in packages:
+            if package.name in self.records or f"{package.name}:{package.arch}" in self.records:
+                continue
+            absent = Installed(package.name, Package(package.name, "", package.arch))
+            added[absent.key] = Record(absent, Stanza.of([], STATUS), Form.STATUS, STATUS, package.name)
+        return DpkgDb(self._fs, self.stanzas, {**self.records, **added}, self._arch) if added else self
 
     def info(self, record: Record, name: str) -> bytes | None:
         """Return the control file `name` that dpkg kept of an installed package, or None."""

@@ -1,6 +1,7 @@
 """The dpkg family as the engine's Family protocol: delegates to the modules beside it, and decides nothing itself."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import BinaryIO
 
@@ -55,6 +56,12 @@ class DpkgFamily:
     def candidates(self, fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]) -> Mapping[str, Candidate]:
         """Choose by apt's rules."""
         return selection.choose(fs, db, indexes)
+
+    def additions(
+        self, fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]
+    ) -> AbstractContextManager[Callable[[str], Sequence[Candidate]]]:
+        """Find by apt's rules what could be added."""
+        return selection.choosing_additions(fs, db, indexes)
 
     def available(self, db: InstalledDb, indexes: Sequence[PackageIndex], name: str) -> tuple[Candidate, ...]:
         """Return every version that the sources offer, newest first."""

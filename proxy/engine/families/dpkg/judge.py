@@ -32,6 +32,10 @@ def judge(fs: RootFS, db: DpkgDb, payload: Payload, *, apply_unknown: bool = Fal
 
     With `apply_unknown` scripts and triggers that are not understood count as a note.
     """
+    why = _why_not_added(db, payload)
+    if why:
+        return Judgement(Effect.UNKNOWN, f"{payload.package.name}: {why}")
+    db = db.adding([payload.package])
     name = db.record_of(payload.package).installed.key
     notes: list[str] = []
     effect = Effect.NONE
@@ -53,6 +57,18 @@ def judge(fs: RootFS, db: DpkgDb, payload: Payload, *, apply_unknown: bool = Fal
     if any(recording.touched.values()):
         effect = Effect.REPRODUCED
     return Judgement(effect, "", tuple(dict.fromkeys(notes)))
+
+
+def _why_not_added(db: DpkgDb, payload: Payload) -> str:
+    """Return why a package that is not installed cannot be recorded as new, or ``""``."""
+    name = payload.package.name
+    if name in db.records or f"{name}:{payload.package.arch}" in db.records:
+        return ""
+    if any(record.form is not Form.STATUS for record in db.records.values()):
+        return "nothing is added to an image that dpkg never touched"
+    if any(stanza.get("Package") == name for stanza in db.stanzas):
+        return "it was removed from the image, and its record is still there"
+    return ""
 
 
 def _judge_unscripted(fs: RootFS, db: DpkgDb, payload: Payload, notes: tuple[str, ...]) -> Judgement:

@@ -10,6 +10,7 @@ no dpkg ever touched are done by `simple`.
 Format: dpkg(1), deb(5); https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md
 """
 
+from bisect import insort
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from proxy.engine.families.dpkg.archive import OWN_SUMS
 from proxy.engine.families.dpkg.chisel import read_manifest, render_manifest, renewed
 from proxy.engine.families.dpkg.database import INFO, MANIFEST, STATUS, DpkgDb, Form, Record, parse_md5sums
 from proxy.engine.families.dpkg.deb822 import Stanza, render_stanzas
+from proxy.engine.families.dpkg.extendedstates import mark_automatic
 from proxy.engine.families.dpkg.filters import Filters, read_filters
 from proxy.engine.families.dpkg.scripts import Scripts, tell_triggered
 from proxy.engine.families.dpkg.simple import SimpleUpgrade
@@ -37,7 +39,7 @@ def record_upgrade(
     fs: RootFS, db: DpkgDb, payloads: Sequence[Payload], unscripted: Collection[str] = ()
 ) -> tuple[Entry, ...]:
     """Return the entries of the patch layer, with the existing directories above them; raises NotRecordable."""
-    recording = Recording(fs, db, payloads, unscripted)
+    recording = Recording(fs, db.adding(payload.package for payload in payloads), payloads, unscripted)
     recording.run()
     return add_parents(recording.stage.entries(), fs)
 
@@ -85,7 +87,12 @@ class Recording:
         if self._stanzas:
             known = {id(record.stanza): key for key, record in self._db.records.items()}
             stanzas = [self._stanzas.get(known.get(id(stanza), ""), stanza) for stanza in self._db.stanzas]
+            for record, _ in self._items:
+                if not record.installed.package.version:  # dpkg keeps them in the order of their names
+                    insort(stanzas, self._stanzas[record.installed.key], key=lambda stanza: stanza.get("Package"))
             self.stage.put(self._database_file(STATUS, render_stanzas(stanzas)))
+            added = [record.installed.key for record, _ in self._items if not record.installed.package.version]
+            mark_automatic(self.stage, added, self._db.arch)
         for scripts in self._scripts.values():
             scripts.configure()
         if self._scripts:

@@ -45,7 +45,11 @@ class Scripts:
         if strange:
             self._fail(f"its control file {strange[0]} is not understood yet")
         self._run("old prerm", self._db.info(self._record, "prerm"), ("upgrade", self._new))
-        self._run("preinst", self._payload.control.get("preinst"), ("upgrade", self._old, self._new))
+        self._run(
+            "preinst",
+            self._payload.control.get("preinst"),
+            ("upgrade", self._old, self._new) if self._old else ("install",),
+        )
 
     def after_unpacking(self) -> None:
         """Its interests and activations, then old postrm."""

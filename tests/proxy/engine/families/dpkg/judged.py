@@ -49,7 +49,7 @@ def judged(tmp_path: Path, case: Case) -> Tree:
     root, ours, built = prepare(tmp_path, case)
     install(root, *built, options=(*CHROOTLESS, *case.options))
     reason = patch(ours, case.new, built)
-    assert reason == ""
+    assert not reason, reason
     expected, found = tree_of(root), tree_of(ours)
     assert found == expected, "\n".join(
         f"{path}: dpkg {expected.get(path)}, here {found.get(path)}"
