@@ -39,6 +39,7 @@ MOVED = "upgraded; "
 class UpgradeInfo(Wire):
     """One package that moved: `from` and `to` are versions as the package manager writes them.
 
+    `from` is empty for a package that was added because another one newly needs it.
     `effect` says what its maintainer scripts came to: ``none``, ``reproduced`` or (they were left out because policy
     says so) ``unknown``; empty where that was not judged.
     """
