@@ -1,6 +1,7 @@
 """Wire models of the proxy's /v1 API.
 
-Owns the forms of requests, answers and errors. Untrusted JSON enters through these; unknown fields are refused.
+Owns the forms of requests, answers and errors. Untrusted JSON enters through these. Fields that this version does not
+know are passed over: during a rolling upgrade the other side may be a version ahead. What it does know is checked.
 """
 
 from enum import StrEnum
@@ -28,9 +29,9 @@ def make_printable(text: str) -> str:
 
 
 class Wire(BaseModel):
-    """Base of all wire models: frozen, unknown fields refused."""
+    """Base of all wire models: frozen, unknown fields passed over."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 MOVED = "upgraded; "
@@ -50,7 +51,7 @@ class UpgradeInfo(Wire):
     source: str = ""
     effect: str = ""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
 
 
 class SkipInfo(Wire):
@@ -95,6 +96,7 @@ class ResolveRequest(Wire):
     always: bool = False  # imagePullPolicy: Always - ask the upstream what the tag points at now
     namespace: str = Field(default="", max_length=253)
     pull_secrets: tuple[Annotated[str, Field(max_length=253)], ...] = ()
+    service_account: str = Field(default="", max_length=253)  # of the pod
 
 
 class ResolveResponse(Wire):
@@ -112,6 +114,8 @@ class ResolveResponse(Wire):
     stale: bool = False
     as_of: tuple[SourceDate, ...] = ()
     signature: SignatureInfo | None = None
+    hold: str = ""  # why nodes are not known to reach the mirror; nothing is to be rewritten then
+    pull_secret: str = ""  # the Secret in the pod's namespace that pulls of the patched image need
     milliseconds: float = 0.0
     phases: dict[str, float] = Field(default_factory=dict)  # milliseconds by phase, of the patch that made the result
 

@@ -7,13 +7,15 @@ import sys
 from datetime import datetime
 from typing import Literal, TextIO
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from proxy.api import Outcome, SkipInfo, UpgradeInfo, Wire
 
 
 class AuditEvent(Wire):
-    """One container of one admission."""
+    """One container of one admission; unknown fields are refused, so that a typo is no silent loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     time: datetime
     level: Literal["info", "warning", "error"] = "info"

@@ -65,8 +65,10 @@ class Admitter:
     ) -> None:
         self._config, self._resolver, self._trust, self._log, self._now = config, resolver, trust, log, now
 
-    async def admit(self, request: AdmissionRequest, seconds: float) -> Decision:
+    async def admit(self, request: AdmissionRequest, seconds: float, mode: Mode | None = None) -> Decision:
         """Return the decision on one request, within `seconds` less the margin, and log what happened.
+
+        `mode` is that of the request's path; None takes the configuration's.
 
         1. Images are selected; a pod of which none is costs nothing.
         2. Each distinct image is resolved once, all at the same time.
@@ -76,30 +78,31 @@ class Admitter:
         6. What happened is told: to the log, to the API server's audit log, to the person at the keyboard.
         """
         pod, config = request.pod, self._config
+        mode = mode or config.mode
         if pod is None:
             return Decision()
         deadline = time.monotonic() + max(seconds / 2, seconds - config.margin)
         choices = select(pod, request.old, config.selection, self._trust.naming)  # (1)
         answers = await self._resolve_all(request, pod, choices, deadline)  # (2)
         now = self._now()
-        findings = [self._judge(choice, answers, now, dry_run=request.dry_run) for choice in choices]  # (3)
+        findings = [self._judge(choice, answers, now, mode, dry_run=request.dry_run) for choice in choices]  # (3)
         message = deny(findings)
         if message:  # (4)
             findings = [_deny_too(item) for item in findings]
         edits: tuple[Edit, ...] = ()
         notes = find_notes(pod, request.old, config.selection)
-        if not message and config.mode is not Mode.AUDIT and not is_untouchable(pod):  # (5)
+        if not message and mode is not Mode.AUDIT and not is_untouchable(pod):  # (5)
             edits, full = edit_pod(request, pod, findings)
             notes = (*notes, *full)
-        events = tuple(report(request, pod, item, config.mode, now) for item in findings)  # (6)
+        events = tuple(report(request, pod, item, mode, now) for item in findings)  # (6)
         for event in events:
             self._log.write(event)
         return Decision(
             allowed=not message,
             message=message,
             edits=edits,
-            warnings=warn(findings, notes) if config.mode is not Mode.AUDIT else (),
-            audit_annotations=annotate(findings, config.mode),
+            warnings=warn(findings, notes) if mode is not Mode.AUDIT else (),
+            audit_annotations=annotate(findings, mode),
             events=events,
         )
 
@@ -136,22 +139,22 @@ class Admitter:
         late = 1000 * (time.perf_counter() - start)
         return {ask: _collect(question, tasks.get(ask), late) for ask, question in questions.items()}
 
-    def _judge(self, choice: Choice, answers: Answers, now: datetime, *, dry_run: bool) -> Finding:
+    def _judge(self, choice: Choice, answers: Answers, now: datetime, mode: Mode, *, dry_run: bool) -> Finding:
         """Return what the answer for one container comes to."""
         container = choice.container
         if choice.reference is None:
-            verdict = self._decide(Outcome.FAILED, choice, dry_run=dry_run) if choice.invalid else Verdict.KEEP
+            verdict = self._decide(Outcome.FAILED, choice, mode, dry_run=dry_run) if choice.invalid else Verdict.KEEP
             return Finding(choice, verdict, container.image, None, choice.reason, level=_level(Outcome.FAILED, choice))
         answer, milliseconds = answers[choice.ask]
         level: Level = _level(answer.outcome, choice)
         try:
             checked = check_answer(answer, choice.reference, self._trust, now)
-            verdict = self._decide(answer.outcome, choice, dry_run=dry_run)
+            verdict = self._decide(answer.outcome, choice, mode, dry_run=dry_run)
             if verdict in {Verdict.PIN, Verdict.WOULD_PIN} and checked.source is None:
                 raise TrustFailure("the proxy's answer names no digest that the image could be pinned to")
         except AdmendError as error:
             answer, checked, level = failed(choice.ask, f"{error.code}: {error}"), Checked(None), "error"
-            verdict = self._decide(Outcome.FAILED, choice, dry_run=dry_run)
+            verdict = self._decide(Outcome.FAILED, choice, mode, dry_run=dry_run)
         image = container.image
         if verdict is Verdict.REWRITE:
             image = str(checked.patched)
@@ -160,8 +163,8 @@ class Admitter:
         reason = answer.reason or _first_reason(answer)
         return Finding(choice, verdict, image, answer.outcome, reason, answer, checked, level, milliseconds)
 
-    def _decide(self, outcome: Outcome, choice: Choice, *, dry_run: bool) -> Verdict:
-        return decide(outcome, self._config.mode, self._config.enforce, mapped=choice.mapped, dry_run=dry_run)
+    def _decide(self, outcome: Outcome, choice: Choice, mode: Mode, *, dry_run: bool) -> Verdict:
+        return decide(outcome, mode, self._config.enforce, mapped=choice.mapped, dry_run=dry_run)
 
 
 async def _timed(resolver: Resolver, question: ResolveRequest, deadline: float) -> tuple[ResolveResponse, float]:

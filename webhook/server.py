@@ -1,16 +1,19 @@
 """The webhook's routes: /mutate for the API server, health and metrics for the cluster.
 
-Owns the routes and errors -> HTTP, nothing else.
+Owns the routes and errors -> HTTP, nothing else. `/mutate` decides in the mode of the configuration; `/mutate/permissive`,
+`/mutate/enforce` and `/mutate/audit` in theirs, so that one webhook serves namespaces of every mode.
 """
 
 import asyncio
 import time
+from functools import partial
 
 from aiohttp import web
 
 from proxy.api import ErrorBody
 from proxy.errors import AdmendError, MalformedInput
 from webhook.admission import Admitter, parse_timeout
+from webhook.config import Mode
 from webhook.metrics import Metrics
 from webhook.review import parse_review, render_review
 
@@ -39,6 +42,8 @@ def make_app(
     routes = _Routes(admitter, metrics, health, known_clients=known_clients)
     app = web.Application(client_max_size=max_body)
     app.router.add_post("/mutate", routes.mutate)
+    for mode in Mode:
+        app.router.add_post(f"/mutate/{mode}", partial(routes.mutate, mode=mode))
     app.router.add_get("/healthz", routes.healthy)
     app.router.add_get("/readyz", routes.ready)
     app.router.add_get("/metrics", routes.metrics)
@@ -50,7 +55,7 @@ class _Routes:
         self._admitter, self._metrics, self._health = admitter, metrics, health
         self._known_clients = known_clients
 
-    async def mutate(self, request: web.Request) -> web.Response:
+    async def mutate(self, request: web.Request, mode: Mode | None = None) -> web.Response:
         start = time.perf_counter()
         if self._known_clients and not request.get_extra_info("peercert"):
             return self._refuse(401, "unauthorized", "reviews are taken over TLS with a client certificate only")
@@ -61,7 +66,7 @@ class _Routes:
             async with asyncio.timeout(seconds):
                 body = await request.read()
             review = parse_review(body)
-            decision = await self._admitter.admit(review, seconds - (time.perf_counter() - start))
+            decision = await self._admitter.admit(review, seconds - (time.perf_counter() - start), mode)
         except (AdmendError, TimeoutError, web.HTTPRequestEntityTooLarge) as error:
             return self._refuse(*_explain(error))
         self._metrics.observe(review, decision, time.perf_counter() - start)

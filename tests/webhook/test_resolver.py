@@ -1,6 +1,7 @@
 """The client of the proxy against real HTTP servers on loopback."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -111,6 +112,15 @@ async def test_bad_reply_becomes_failed_with_the_reason(handler: Handler, says: 
     assert found.outcome is Outcome.FAILED
     assert says in found.reason
     assert url in found.reason
+
+
+async def test_answer_of_a_newer_proxy_is_understood() -> None:
+    document = GOOD.model_dump(mode="json") | {"what_the_next_version_says": 1}
+    document["signature"] = {"key_id": "k", "payload": "p", "signature": "s", "algorithm": "new"}
+    async with serving(reply(json.dumps(document))) as url:
+        found = await ask(url)
+    assert found.signature is not None
+    assert found.model_copy(update={"signature": None}) == GOOD.model_copy(update={"signature": None})
 
 
 async def test_redirect_is_not_followed() -> None:

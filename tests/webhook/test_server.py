@@ -121,6 +121,21 @@ async def test_pod_is_rewritten_over_https_and_the_log_says_so(folder: Path) -> 
     assert health == [200, 200]
 
 
+async def test_each_mode_has_a_path_and_the_plain_one_takes_the_configured_mode(folder: Path) -> None:
+    log = StringIO()
+    config = settings(folder, "https://127.0.0.1:1", mode="audit")
+    async with Webhook(WebhookConfig.model_validate(config), AuditLog(log)) as webhook, client(folder) as http:
+        url = f"https://127.0.0.1:{webhook.port}/mutate"
+        paths = ("", "/permissive", "/enforce", "/audit")
+        answers = [await http.post(f"{url}{path}?timeout=2s", content=BODY, headers=JSON) for path in paths]
+        strange = [await http.post(f"{url}{path}", content=BODY, headers=JSON) for path in ("/", "/Enforce", "/x")]
+    assert [answer.json()["response"]["allowed"] for answer in answers] == [True, True, False, True]
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [line["mode"] for line in lines] == ["audit", "permissive", "enforce", "audit"]
+    assert [line["verdict"] for line in lines] == ["would-deny", "keep", "deny", "would-deny"]
+    assert [answer.status_code for answer in strange] == [404, 404, 404]
+
+
 REFUSALS = {
     "no review": (b"{}", JSON, 400, "malformed-input"),
     "no JSON": (b"\x00", JSON, 400, "malformed-input"),
