@@ -1,7 +1,7 @@
 """The webhook's routes: /mutate for the API server, health and metrics for the cluster.
 
-Owns the routes and errors -> HTTP, nothing else. `/mutate` decides in the mode of the configuration; `/mutate/permissive`,
-`/mutate/enforce` and `/mutate/audit` in theirs, so that one webhook serves namespaces of every mode.
+Owns the routes and errors -> HTTP, nothing else. `/mutate` decides in the mode of the configuration,
+`/mutate/permissive`, `/mutate/enforce` and `/mutate/audit` in theirs: one webhook serves namespaces of every mode.
 """
 
 import asyncio

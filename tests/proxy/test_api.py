@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from pydantic import ValidationError
 
 from proxy.api import ResolveRequest, ResolveResponse, SkipInfo, UpgradeInfo, make_printable
