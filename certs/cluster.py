@@ -2,24 +2,21 @@
 
 Owns the calls to the Kubernetes API for both. Each write names the resourceVersion that was read, so of two processes
 one wins and the other reads again. Other keys of the Secret, and other fields of the webhook configuration, are left
-as they are. The kubernetes package is imported on use: it is large, and nothing else here needs it.
+as they are.
 """
 
 import base64
 import binascii
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from certs.config import ClusterConfig
+from certs.connection import CONFLICT, NOT_FOUND, UNPROCESSABLE, Refused, call, open_api
 from certs.errors import CertificateError
 from certs.holdings import CA_CERT, FILES, Files
 from certs.store import Change
 
-CONFLICT, NOT_FOUND, UNPROCESSABLE = 409, 404, 422
 TRIES = 5
-TIMEOUT = (5.0, 30.0)  # seconds to connect, to read
-
-Answer = TypeVar("Answer")
 
 
 class SecretStore:
@@ -63,7 +60,7 @@ class SecretStore:
     def _get(self) -> Any | None:
         try:
             return call(self._api.read_namespaced_secret, self._name, self._namespace)
-        except _Refused as refused:
+        except Refused as refused:
             if refused.status == NOT_FOUND:
                 return None
             raise CertificateError(f"{self} cannot be read: {refused}") from refused
@@ -89,7 +86,7 @@ class SecretStore:
                 others = {name: text for name, text in (secret.data or {}).items() if name not in FILES}
                 secret.data = {**others, **encoded}
                 call(self._api.replace_namespaced_secret, self._name, self._namespace, secret)
-        except _Refused as refused:
+        except Refused as refused:
             if refused.status == CONFLICT:
                 return False
             raise CertificateError(f"{self} cannot be written: {refused}") from refused
@@ -114,7 +111,7 @@ def publish_bundle(api: Any, name: str, bundle: bytes) -> bool:
             edits = _bundle_edits(found, encoded)
             if edits:
                 call(api.patch_mutating_webhook_configuration, name, edits)
-        except _Refused as refused:
+        except Refused as refused:
             if refused.status in {CONFLICT, UNPROCESSABLE}:  # 422: the test of the resourceVersion failed
                 continue
             raise CertificateError(f"MutatingWebhookConfiguration {name} cannot be kept: {refused}") from refused
@@ -134,47 +131,15 @@ def open_cluster(config: ClusterConfig) -> tuple[SecretStore, Callable[[], objec
     Raises:
         CertificateError: there is no service account or kubeconfig that can be used.
     """
-    from kubernetes import client  # noqa: PLC0415
-    from kubernetes import config as config_module  # noqa: PLC0415
+    from kubernetes import client  # noqa: PLC0415 - it is large
 
-    settings: Any = config_module  # its functions carry no types
-
-    target = client.Configuration()
-    try:
-        if config.kubeconfig:
-            settings.load_kube_config(str(config.kubeconfig), client_configuration=target)
-        else:
-            settings.load_incluster_config(client_configuration=target)
-    except (settings.ConfigException, OSError) as error:
-        raise CertificateError(f"no way into the cluster: {error}; in a pod, mount its service account") from error
-    connection = client.ApiClient(target)
+    connection = open_api(config.kubeconfig)
     store = SecretStore(client.CoreV1Api(connection), config.namespace, config.secret)
     name = config.webhook_configuration
     if name is None:
         return store, None
     hooks = client.AdmissionregistrationV1Api(connection)
     return store, lambda: publish_from(store, hooks, name)
-
-
-class _Refused(Exception):
-    """The API server answered with an error, or not at all (status 0)."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(f"the API server said {status} {reason}" if status else f"no answer: {reason}")
-        self.status = status
-
-
-def call(method: Callable[..., Answer], *arguments: object) -> Answer:
-    """Call the API with a time limit, and raise `_Refused` for every way in which it fails."""
-    from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
-    from urllib3.exceptions import HTTPError  # noqa: PLC0415
-
-    try:
-        return method(*arguments, _request_timeout=TIMEOUT)
-    except ApiException as error:
-        raise _Refused(int(error.status or 0), str(error.reason)) from error
-    except HTTPError as error:
-        raise _Refused(0, str(error)) from error
 
 
 def _bundle_edits(found: Any, encoded: str) -> list[dict[str, object]]:

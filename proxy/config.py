@@ -160,6 +160,31 @@ class WorkersConfig(Section):
     wall_seconds: Seconds = 300.0
 
 
+class NamespaceSelection(Section):
+    """Which namespaces take part, as the webhook configuration selects them.
+
+    `label` on a namespace says how (enabled, permissive, enforce, audit, disabled). With `opt_in` those without it are
+    left out, else they take part; `exclude` never do.
+    """
+
+    label: str = "admend.dev/admission"
+    opt_in: bool = True
+    exclude: tuple[str, ...] = ("kube-system",)
+
+
+class ClusterConfig(Section):
+    """The Kubernetes cluster that the proxy serves; without this section it asks no API server for anything.
+
+    `namespace` is the proxy's own. `kubeconfig` is for a proxy outside of the cluster; inside, the service account is
+    used. `lease` names the Lease by which one of several proxies does what only one should.
+    """
+
+    namespace: str
+    kubeconfig: Path | None = None
+    lease: str = "admend-proxy"
+    namespaces: NamespaceSelection = NamespaceSelection()
+
+
 class ProxyConfig(Section):
     """The whole configuration of the proxy."""
 
@@ -170,6 +195,7 @@ class ProxyConfig(Section):
     sources: SourcesConfig = SourcesConfig()
     policy: PolicyConfig = PolicyConfig()
     workers: WorkersConfig = WorkersConfig()
+    cluster: ClusterConfig | None = None
     signing_key: Path = Path("/var/lib/admend/keys/signing.pem")
     cache: Path = Path("/var/cache/admend")
     cache_max_bytes: Bytes = 20 << 30  # blobs: pulled layers and packages
