@@ -23,6 +23,7 @@ from certs.authority import common_name_of, names_of, renewal_time
 from certs.config import CertsConfig
 from certs.errors import CertificateError, SettingsError
 from certs.holdings import Wanted, parse_holdings
+from certs.lease import Lease
 from certs.rotate import keep_fresh, reconcile
 from certs.settings import load_settings
 from certs.store import FolderStore, Store
@@ -79,32 +80,37 @@ def _issue(options: argparse.Namespace) -> None:
 
 def _rotate(options: argparse.Namespace) -> None:
     config = load_settings(options.config, CertsConfig)
-    store, after_pass = _open(config)
+    store, after_pass, lease = _open(config)
     if options.once:
         reconcile(store, config.wanted)
         if after_pass:
             after_pass()
         return
-    asyncio.run(_serve(config, store, after_pass))
+    asyncio.run(_serve(config, store, after_pass, lease))
 
 
-def _open(config: CertsConfig) -> tuple[Store, Callable[[], object] | None]:
+def _open(config: CertsConfig) -> tuple[Store, Callable[[], object] | None, Lease | None]:
     if config.folder:
-        return FolderStore(config.folder), None
+        return FolderStore(config.folder), None, None
     from certs.cluster import open_cluster  # noqa: PLC0415 - the kubernetes package is large
 
     assert config.cluster is not None  # noqa: S101 - the model holds one of the two
-    return open_cluster(config.cluster)
+    found = open_cluster(config.cluster)
+    return found.store, found.after_pass, found.lease
 
 
-async def _serve(config: CertsConfig, store: Store, after_pass: Callable[[], object] | None) -> None:
+async def _serve(
+    config: CertsConfig, store: Store, after_pass: Callable[[], object] | None, lease: Lease | None
+) -> None:
     """Repeat the pass until SIGTERM or SIGINT."""
-    task = asyncio.create_task(keep_fresh(store, config.wanted, every=config.check_seconds, after_pass=after_pass))
+    passes = keep_fresh(store, config.wanted, every=config.check_seconds, after_pass=after_pass, lease=lease)
+    task = asyncio.create_task(passes)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
-        await task
+        async with lease or contextlib.nullcontext():
+            await task
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -7,13 +7,17 @@ as they are.
 
 import base64
 import binascii
+import os
+import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from certs.config import ClusterConfig
 from certs.connection import CONFLICT, NOT_FOUND, UNPROCESSABLE, Refused, call, open_api
 from certs.errors import CertificateError
 from certs.holdings import CA_CERT, FILES, Files
+from certs.lease import Lease
 from certs.store import Change
 
 TRIES = 5
@@ -125,8 +129,17 @@ def publish_from(store: SecretStore, api: Any, name: str) -> bool:
     return publish_bundle(api, name, bundle) if bundle else False
 
 
-def open_cluster(config: ClusterConfig) -> tuple[SecretStore, Callable[[], object] | None]:
-    """Connect to the cluster; return its store and what is to be done after each pass.
+@dataclass(frozen=True, slots=True)
+class InCluster:
+    """Certificates in a cluster: their store, who may write it, and what is to be done after each pass."""
+
+    store: SecretStore
+    lease: Lease
+    after_pass: Callable[[], object] | None
+
+
+def open_cluster(config: ClusterConfig) -> InCluster:
+    """Connect to the cluster.
 
     Raises:
         CertificateError: there is no service account or kubeconfig that can be used.
@@ -135,11 +148,13 @@ def open_cluster(config: ClusterConfig) -> tuple[SecretStore, Callable[[], objec
 
     connection = open_api(config.kubeconfig)
     store = SecretStore(client.CoreV1Api(connection), config.namespace, config.secret)
+    identity = f"{socket.gethostname()}_{os.getpid()}"
+    lease = Lease(client.CoordinationV1Api(connection), config.namespace, config.lease, identity)
     name = config.webhook_configuration
     if name is None:
-        return store, None
+        return InCluster(store, lease, None)
     hooks = client.AdmissionregistrationV1Api(connection)
-    return store, lambda: publish_from(store, hooks, name)
+    return InCluster(store, lease, lambda: publish_from(store, hooks, name))
 
 
 def _bundle_edits(found: Any, encoded: str) -> list[dict[str, object]]:

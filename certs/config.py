@@ -15,13 +15,15 @@ from certs.settings import Section
 class ClusterConfig(Section):
     """Certificates in a Secret instead of a folder.
 
-    `webhook_configuration` names the MutatingWebhookConfiguration whose caBundle is kept up to date. `kubeconfig` is
-    for a process outside of the cluster; inside, the service account is used.
+    `webhook_configuration` names the MutatingWebhookConfiguration whose caBundle is kept up to date. `lease` names the
+    Lease by which one of several processes is the one that writes. `kubeconfig` is for a process outside of the
+    cluster; inside, the service account is used.
     """
 
     namespace: str
     secret: str
     webhook_configuration: str | None = None
+    lease: str = "admend-certs"
     kubeconfig: Path | None = None
 
 
@@ -34,7 +36,7 @@ class CertsConfig(Section):
     ips: tuple[str, ...] = ()
     client: str | None = None
     signing: bool = False  # also make the key pair that signs patched images
-    check_seconds: Annotated[float, Field(ge=1)] = 3600.0
+    check_seconds: Annotated[float, Field(ge=1)] = 30.0  # a Secret that was deleted or damaged heals as fast
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from certs.errors import CertificateError
 from certs.holdings import Files, Wanted, parse_holdings, render_holdings, renew
+from certs.lease import Lease
 from certs.store import Store
 
 RETRY_SECONDS = 60.0
@@ -39,11 +40,17 @@ def reconcile(store: Store, wanted: Wanted, now: datetime | None = None) -> bool
 
 
 async def keep_fresh(
-    store: Store, wanted: Wanted, *, every: float, after_pass: Callable[[], object] | None = None
+    store: Store,
+    wanted: Wanted,
+    *,
+    every: float,
+    after_pass: Callable[[], object] | None = None,
+    lease: Lease | None = None,
 ) -> None:
-    """Repeat the pass for ever, every `every` seconds; a failure is logged and tried again within a minute.
+    """Repeat the pass for ever, every `every` seconds, while `lease` is held if there is one.
 
-    `after_pass` runs after each pass that did not fail, in the same thread as the pass (it may block).
+    A failure is logged once, until it is another one or over, and tried again within a minute. `after_pass` runs after
+    each pass that did not fail, in the same thread as the pass (it may block).
     """
 
     def run_pass() -> None:
@@ -52,11 +59,19 @@ async def keep_fresh(
         if after_pass:
             after_pass()
 
+    trouble = ""
     while True:
+        if lease:
+            await lease.wait_held()
         pause = every
         try:
             await asyncio.to_thread(run_pass)
         except CertificateError as error:
-            log.error("certificates in %s cannot be renewed: %s", store, error)  # noqa: TRY400 - the text says it all
-            pause = min(every, RETRY_SECONDS)
+            if str(error) != trouble:
+                log.error("certificates in %s cannot be renewed: %s", store, error)  # noqa: TRY400 - the text says it all
+            trouble, pause = str(error), min(every, RETRY_SECONDS)
+        else:
+            if trouble:
+                log.info("certificates in %s are kept again", store)
+            trouble = ""
         await asyncio.sleep(pause)

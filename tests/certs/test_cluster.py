@@ -1,7 +1,10 @@
 """The real kubernetes client against an API server on loopback."""
 
+import asyncio
 import base64
-import json
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from kubernetes import client
@@ -10,8 +13,8 @@ from certs.cluster import SecretStore, open_cluster, publish_bundle, publish_fro
 from certs.config import ClusterConfig
 from certs.errors import CertificateError
 from certs.holdings import CA_CERT, SIGNING_PUBLIC, Wanted
-from certs.rotate import reconcile
-from tests.simulators.kube_api import serve_kube_api
+from certs.rotate import keep_fresh, reconcile
+from tests.simulators.kube_api import serve_kube_api, write_kubeconfig
 
 SECRET = "/api/v1/namespaces/admend/secrets/admend-certs"
 HOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/admend"
@@ -135,21 +138,96 @@ def test_a_configuration_that_is_not_there_is_a_clear_error(hooks):
         publish_bundle(hooks, "admend", b"new")
 
 
+def open_by_kubeconfig(kube, folder):
+    file = Path(write_kubeconfig(kube, folder))
+    names = {"namespace": "admend", "secret": "admend-certs", "webhook_configuration": "admend"}
+    return open_cluster(ClusterConfig(**names, kubeconfig=file))
+
+
 def test_a_kubeconfig_opens_the_cluster(kube, tmp_path):
-    file = tmp_path / "kubeconfig"
-    place = {"name": "x", "cluster": {"server": kube.url}}
-    context = {"name": "x", "context": {"cluster": "x", "user": "x"}}
-    file.write_text(
-        json.dumps(
-            {"clusters": [place], "contexts": [context], "users": [{"name": "x", "user": {}}], "current-context": "x"}
-        )
-    )
     kube.put(HOOKS, hook_configuration(None))
-    store, after_pass = open_cluster(
-        ClusterConfig(namespace="admend", secret="admend-certs", webhook_configuration="admend", kubeconfig=file)
-    )
-    assert reconcile(store, WANTED)
-    assert after_pass()
+    found = open_by_kubeconfig(kube, tmp_path)
+    assert reconcile(found.store, WANTED)
+    assert found.after_pass()
+
+
+@asynccontextmanager
+async def keeping(found, every=0.05):
+    """Run what a certs process runs."""
+    async with found.lease:
+        passes = keep_fresh(found.store, WANTED, every=every, after_pass=found.after_pass, lease=found.lease)
+        task = asyncio.create_task(passes)
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for is an object in the API server
+            await asyncio.sleep(0.02)
+
+
+def holds_bundle(kube):
+    """Say whether every webhook trusts just what the Secret's authorities are."""
+    bundle = kube.objects.get(SECRET, {}).get("data", {}).get(CA_CERT)
+    hooks = kube.objects[HOOKS]["webhooks"]
+    return bundle is not None and all(hook["clientConfig"].get("caBundle") == bundle for hook in hooks)
+
+
+async def test_a_secret_that_is_deleted_or_damaged_heals_and_every_webhook_trusts_the_new_authority(kube, tmp_path):
+    kube.put(HOOKS, hook_configuration(None, None, None))
+    async with keeping(open_by_kubeconfig(kube, tmp_path)):
+        await until(lambda: holds_bundle(kube))
+        first = dict(kube.objects[SECRET]["data"])
+        del kube.objects[SECRET]
+        await until(lambda: holds_bundle(kube))
+        assert kube.objects[SECRET]["data"]["ca.crt"] != first["ca.crt"]
+        kube.put(SECRET, {**kube.objects[SECRET], "data": {**kube.objects[SECRET]["data"], "tls.crt": "Z2FyYmFnZQ=="}})
+        await until(lambda: kube.objects[SECRET]["data"]["tls.crt"] != "Z2FyYmFnZQ==")
+        kube.put(HOOKS, hook_configuration("b2xk", None, "b2xk"))
+        await until(lambda: holds_bundle(kube))
+
+
+async def test_an_expired_secret_heals(kube, tmp_path, store):
+    kube.put(HOOKS, hook_configuration(None))
+    reconcile(store, WANTED, datetime.now(UTC).replace(microsecond=0) - timedelta(days=800))
+    before = kube.objects[SECRET]["data"]
+    async with keeping(open_by_kubeconfig(kube, tmp_path)):
+        await until(lambda: holds_bundle(kube))
+    after = kube.objects[SECRET]["data"]
+    assert after["ca.crt"] != before["ca.crt"]
+    assert after["tls.crt"] != before["tls.crt"]
+    assert after["signing.pem"] == before["signing.pem"]
+
+
+async def test_of_two_processes_the_holder_writes_and_the_other_follows_it(kube, tmp_path):
+    kube.put(HOOKS, hook_configuration(None))
+    first, second = (open_by_kubeconfig(kube, tmp_path) for _ in range(2))
+    second.lease.identity = "second"
+    async with keeping(second):
+        async with keeping(first):
+            await until(lambda: holds_bundle(kube))
+            assert [first.lease.held, second.lease.held].count(True) == 1
+        await until(lambda: second.lease.held)
+        del kube.objects[SECRET]
+        await until(lambda: holds_bundle(kube))
+
+
+async def test_an_api_server_that_is_away_is_told_once_and_followed_when_it_is_back(kube, tmp_path, caplog):
+    caplog.set_level("INFO")
+    kube.put(HOOKS, hook_configuration(None))
+    async with keeping(open_by_kubeconfig(kube, tmp_path)):
+        await until(lambda: holds_bundle(kube))
+        kube.refuse = 503
+        await until(lambda: "cannot be renewed" in caplog.text)
+        await asyncio.sleep(0.3)
+        kube.refuse = None
+        await until(lambda: "are kept again" in caplog.text)
+    assert caplog.text.count("cannot be renewed") == 1
 
 
 def test_outside_of_a_cluster_without_a_kubeconfig_is_a_clear_error():
