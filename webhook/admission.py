@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from proxy.api import Outcome, ResolveRequest, ResolveResponse
@@ -19,9 +19,11 @@ from webhook.answer import Checked, Trust, check_answer
 from webhook.config import Mode, WebhookConfig
 from webhook.finding import Finding, Level, annotate, deny, edit_pod, report, warn
 from webhook.pod import Edit, Pod
-from webhook.policy import Choice, Verdict, decide, find_notes, is_untouchable, platforms, select
+from webhook.policy import Choice, decide, find_notes, is_untouchable, platforms, select
 from webhook.resolver import Resolver, failed
 from webhook.review import AdmissionRequest, Decision
+from webhook.stance import Stance, take_stance
+from webhook.verdict import Verdict
 
 MAX_IMAGES = 128  # distinct images of one pod that are resolved
 MAX_TIMEOUT = 30.0  # seconds, the most that the API server waits for a webhook
@@ -72,9 +74,9 @@ class Admitter:
 
         1. Images are selected; a pod of which none is costs nothing.
         2. Each distinct image is resolved once, all at the same time.
-        3. Each answer is checked against the pod, then judged.
+        3. Each answer is checked against the pod, then judged, in view of what keeps the whole pod from being changed.
         4. One denied container denies the pod.
-        5. The pod is edited, but for mode audit.
+        5. The pod is edited, unless it is to be left alone.
         6. What happened is told: to the log, to the API server's audit log, to the person at the keyboard.
         """
         pod, config = request.pod, self._config
@@ -82,19 +84,21 @@ class Admitter:
         if pod is None:
             return Decision()
         deadline = time.monotonic() + max(seconds / 2, seconds - config.margin)
-        choices = select(pod, request.old, config.selection, self._trust.naming)  # (1)
+        choices = select(pod, request.old, config.selection, self._trust.naming, mode)  # (1)
         answers = await self._resolve_all(request, pod, choices, deadline)  # (2)
-        now = self._now()
-        findings = [self._judge(choice, answers, now, mode, dry_run=request.dry_run) for choice in choices]  # (3)
+        hold = next((answer.hold for answer, _ in answers.values() if answer.hold), "")
+        stance = take_stance(pod, hold, mode, config.selection, config.enforce)
+        case = _Case(mode, stance, self._now(), request.dry_run)
+        findings = [self._judge(choice, answers, case) for choice in choices]  # (3)
         message = deny(findings)
         if message:  # (4)
             findings = [_deny_too(item) for item in findings]
         edits: tuple[Edit, ...] = ()
-        notes = find_notes(pod, request.old, config.selection)
-        if not message and mode is not Mode.AUDIT and not is_untouchable(pod):  # (5)
+        notes = (*stance.notes, *find_notes(pod, request.old, config.selection, mode))
+        if not message and not stance.frozen and not is_untouchable(pod):  # (5)
             edits, full = edit_pod(request, pod, findings)
             notes = (*notes, *full)
-        events = tuple(report(request, pod, item, mode, now) for item in findings)  # (6)
+        events = tuple(report(request, pod, item, mode, case.now) for item in findings)  # (6)
         for event in events:
             self._log.write(event)
         return Decision(
@@ -139,32 +143,51 @@ class Admitter:
         late = 1000 * (time.perf_counter() - start)
         return {ask: _collect(question, tasks.get(ask), late) for ask, question in questions.items()}
 
-    def _judge(self, choice: Choice, answers: Answers, now: datetime, mode: Mode, *, dry_run: bool) -> Finding:
+    def _judge(self, choice: Choice, answers: Answers, case: "_Case") -> Finding:
         """Return what the answer for one container comes to."""
         container = choice.container
         if choice.reference is None:
-            verdict = self._decide(Outcome.FAILED, choice, mode, dry_run=dry_run) if choice.invalid else Verdict.KEEP
+            verdict = self._decide(Outcome.FAILED, choice, case) if choice.invalid else Verdict.KEEP
+            verdict = case.stance.apply(verdict, changes=verdict is Verdict.DENY)
             return Finding(choice, verdict, container.image, None, choice.reason, level=_level(Outcome.FAILED, choice))
         answer, milliseconds = answers[choice.ask]
         level: Level = _level(answer.outcome, choice)
         try:
-            checked = check_answer(answer, choice.reference, self._trust, now)
-            verdict = self._decide(answer.outcome, choice, mode, dry_run=dry_run)
-            if verdict in {Verdict.PIN, Verdict.WOULD_PIN} and checked.source is None:
+            checked = check_answer(answer, choice.reference, self._trust, case.now)
+            verdict = self._decide(answer.outcome, choice, case)
+            if verdict is Verdict.PIN and checked.source is None:
                 raise TrustFailure("the proxy's answer names no digest that the image could be pinned to")
         except AdmendError as error:
             answer, checked, level = failed(choice.ask, f"{error.code}: {error}"), Checked(None), "error"
-            verdict = self._decide(Outcome.FAILED, choice, mode, dry_run=dry_run)
+            verdict = self._decide(Outcome.FAILED, choice, case)
         image = container.image
         if verdict is Verdict.REWRITE:
             image = str(checked.patched)
         elif verdict is Verdict.PIN and (choice.mapped or choice.reference.digest is None):
             image = str(checked.source)
+        stance = case.stance
+        settled = stance.apply(verdict, changes=image != container.image or verdict is Verdict.DENY)
+        if settled is not verdict:
+            image, level = container.image, "warning" if stance.held and level == "info" else level
         reason = answer.reason or _first_reason(answer)
-        return Finding(choice, verdict, image, answer.outcome, reason, answer, checked, level, milliseconds)
+        told = stance.reason
+        return Finding(choice, settled, image, answer.outcome, reason, answer, checked, level, milliseconds, told)
 
-    def _decide(self, outcome: Outcome, choice: Choice, mode: Mode, *, dry_run: bool) -> Verdict:
-        return decide(outcome, mode, self._config.enforce, mapped=choice.mapped, dry_run=dry_run)
+    def _decide(self, outcome: Outcome, choice: Choice, case: "_Case") -> Verdict:
+        config = self._config
+        return decide(
+            outcome, case.mode, config.enforce, mapped=choice.mapped, dry_run=case.dry_run, pinned=config.pinned
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What is the same for all containers of one admission."""
+
+    mode: Mode
+    stance: Stance
+    now: datetime
+    dry_run: bool
 
 
 async def _timed(resolver: Resolver, question: ResolveRequest, deadline: float) -> tuple[ResolveResponse, float]:

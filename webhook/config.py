@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from certs import settings
 from certs.settings import Port, Seconds, Section
+from proxy.api import Outcome
 from proxy.errors import MalformedInput
 from proxy.oci.reference import ImageRef
 
@@ -94,35 +95,59 @@ class SelectionConfig(Section):
 
     `include` and `exclude` are shell patterns (`*` spans slashes) on full references (`docker.io/library/nginx:1.25`)
     or on the name alone (`docker.io/library/nginx`); an empty `include` takes everything. `opt_out: false` makes the
-    annotation `admend.dev/patch: "false"` powerless. `owners` adds kinds of controllers, written `Kind` for any group
-    or `Kind.group`.
+    annotation `admend.dev/patch: "false"` powerless, `opt_out: permissive` honours it but for mode enforce. `owners`
+    adds kinds of controllers, written `Kind` for any group or `Kind.group`. Pods of others, which may fight a rewrite,
+    are never changed: `foreign_owners: audit` resolves them and tells what would have been done, `skip` does not look
+    at them, `deny` is audit but in mode enforce denies what would have to change (anybody can write an owner).
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    opt_out: bool = True
+    opt_out: bool | Literal["permissive"] = True
     owners: tuple[str, ...] = ()
+    foreign_owners: Literal["audit", "skip", "deny"] = "audit"
 
 
 class EnforceConfig(Section):
-    """What `enforce` does with an image that is not patched, by outcome."""
+    """What `enforce` does with an image that is not patched, by outcome.
+
+    `held` is for patched images while nodes are not known to reach the mirror: `admit` leaves the pod as it is.
+    """
 
     clean: Literal["pin", "leave"] = "pin"
     blocked: Literal["pin", "admit", "deny"] = "pin"
     unsupported: Literal["pin", "admit", "deny"] = "pin"
     pending: Literal["admit", "deny"] = "deny"
     failed: Literal["admit", "deny"] = "deny"
+    held: Literal["admit", "deny"] = "admit"
 
 
 class WebhookConfig(Section):
-    """The whole configuration of the webhook."""
+    """The whole configuration of the webhook.
+
+    `mode` is that of requests to `/mutate`; `/mutate/MODE` has its own. With `pin` mode permissive gives clean images
+    their digest too, and those of the outcomes in `pin_also`.
+    """
 
     proxy: ProxyClientConfig
     mirror: MirrorConfig
     trust: TrustConfig
     listen: ListenConfig = ListenConfig()
     mode: Mode = Mode.PERMISSIVE
+    pin: bool = False
+    pin_also: tuple[Literal["blocked", "unsupported"], ...] = ()
     selection: SelectionConfig = SelectionConfig()
     enforce: EnforceConfig = EnforceConfig()
     margin: Seconds = 0.5  # kept back from the API server's own timeout, to answer in time
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 3 << 20  # the API server's own limit on a request
+
+    @model_validator(mode="after")
+    def _check_pin(self) -> Self:
+        if self.pin_also and not self.pin:
+            raise ValueError("pin_also does nothing without pin: set pin to true")
+        return self
+
+    @property
+    def pinned(self) -> tuple[Outcome, ...]:
+        """The outcomes that mode permissive pins."""
+        return (Outcome.CLEAN, *map(Outcome, self.pin_also)) if self.pin else ()

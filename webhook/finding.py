@@ -28,8 +28,9 @@ from webhook.pod import (
     parse_provenance,
     render_provenance,
 )
-from webhook.policy import Choice, Verdict
+from webhook.policy import Choice
 from webhook.review import AdmissionRequest
+from webhook.verdict import Verdict
 
 MAX_WARNING = 256  # characters, the API server's own limit
 MAX_WARNINGS = 4096  # characters of all warnings, likewise
@@ -54,7 +55,10 @@ RANKS = (  # the strongest first
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One container's story; `image` is what it gets, or its own where the verdict changes nothing."""
+    """One container's story; `image` is what it gets, or its own where the verdict changes nothing.
+
+    `reason` is the image's own, `restraint` what keeps the whole pod from being changed.
+    """
 
     choice: Choice
     verdict: Verdict
@@ -65,6 +69,12 @@ class Finding:
     checked: Checked | None = None
     level: Level = "info"
     milliseconds: float = 0.0
+    restraint: str = ""
+
+    @property
+    def why(self) -> str:
+        """Every reason, the pod's before the image's."""
+        return "; ".join(part for part in (self.restraint, self.reason) if part)
 
     @property
     def source_digest(self) -> str:
@@ -121,11 +131,11 @@ def _unpatched(request: AdmissionRequest, pod: Pod, findings: Sequence[Finding])
 
 
 def warn(findings: Sequence[Finding], notes: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the warnings that a person sees in kubectl: one per image that is not as it should be, then the notes."""
+    """Return the warnings that a person sees in kubectl: the notes, then one per image that is not as it should be."""
     texts = [f"{_name(item)}: {text}" for item in findings if (text := _warning(item))]
     warnings: list[str] = []
     total = 0
-    for text in [*texts, *notes]:
+    for text in [*notes, *texts]:
         line = clean_text(f"admend: {text}", MAX_WARNING)
         total += len(line)
         if total > MAX_WARNINGS:
@@ -156,7 +166,7 @@ _TOLD = {
 def deny(findings: Sequence[Finding]) -> str:
     """Return why the pod is denied, each container that stands in the way with its reason; nothing if none does."""
     lines = [
-        f"{_name(item)} ({item.choice.original}): {item.outcome or 'invalid'}: {item.reason}"
+        f"{_name(item)} ({item.choice.original}): {item.outcome or 'invalid'}: {item.why}"
         for item in findings
         if item.verdict is Verdict.DENY
     ]
@@ -180,7 +190,7 @@ def annotate(findings: Sequence[Finding], mode: Mode) -> dict[str, str]:
             "original": item.choice.original,
             "digest": item.source_digest,
             "image": _target(item),
-            "reason": clean_text(item.reason, MAX_WARNING),
+            "reason": clean_text(item.why, MAX_WARNING),
         }
         entries[item.choice.container.name] = {key: value for key, value in entry.items() if value}
     strongest = next(verdict for verdict in RANKS if verdict in verdicts)
@@ -236,7 +246,7 @@ def report(request: AdmissionRequest, pod: Pod, item: Finding, mode: Mode, now: 
         fixed=answer.fixed[:MAX_LISTED] if answer else (),
         skipped=answer.skipped[:MAX_LISTED] if answer else (),
         platforms=answer.platforms if answer else {},
-        reason=item.reason[:MAX_REASON],
+        reason=item.why[:MAX_REASON],
         mode=mode.value,
         verdict=item.verdict.value,
         key_id=item.checked.key_id if item.checked else "",

@@ -1,14 +1,13 @@
 """Which images are looked at, and what an outcome means for a pod.
 
-Owns `select` (before any network is touched) and `decide` (outcome + mode + settings -> verdict). Pure. What the two
-refuse to believe: a `kubernetes.io/config.source` annotation (anybody may write it; real static pods come as mirror
-pods), an owner of a familiar kind but another API group, a provenance annotation that names another repository than the
-image beside it.
+Owns `select` (before any network is touched) and `decide` (outcome + mode + settings -> verdict); what concerns the
+pod as a whole is in `stance`. Pure. What the two refuse to believe: a `kubernetes.io/config.source` annotation (anybody
+may write it; real static pods come as mirror pods), an owner of a familiar kind but another API group, a provenance
+annotation that names another repository than the image beside it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from proxy.api import MAX_IMAGE, Outcome
@@ -17,21 +16,10 @@ from proxy.oci.naming import Naming
 from proxy.oci.reference import ImageRef
 from webhook.config import EnforceConfig, Mode, SelectionConfig
 from webhook.pod import OPT_OUT, Container, Pod, Provenance, parse_provenance
+from webhook.stance import find_foreign
+from webhook.verdict import Verdict
 
 MIRROR_POD = "kubernetes.io/config.mirror"
-WORKLOADS = {("ReplicaSet", "apps"), ("StatefulSet", "apps"), ("DaemonSet", "apps"), ("Job", "batch")}
-
-
-class Verdict(StrEnum):
-    """What happens to one container's image; `would-*` in mode audit."""
-
-    REWRITE = "rewrite"
-    PIN = "pin"
-    KEEP = "keep"
-    DENY = "deny"
-    WOULD_REWRITE = "would-rewrite"
-    WOULD_PIN = "would-pin"
-    WOULD_DENY = "would-deny"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +42,7 @@ class Choice:
     volume: bool = False
 
 
-def pass_over(pod: Pod, settings: SelectionConfig) -> str:
+def pass_over(pod: Pod, settings: SelectionConfig, mode: Mode) -> str:
     """Return why no image of this pod is looked at, or nothing."""
     if pod.deleting:
         return "the pod is being deleted"
@@ -62,23 +50,19 @@ def pass_over(pod: Pod, settings: SelectionConfig) -> str:
         return "a mirror pod: the kubelet runs it from a file, not from this object"
     if pod.os.lower() == "windows":
         return "a Windows pod"
-    if settings.opt_out and (pod.annotations or {}).get(OPT_OUT) == "false":
+    if _honours_opt_out(settings, mode) and (pod.annotations or {}).get(OPT_OUT) == "false":
         return f'opted out: the pod has the annotation {OPT_OUT}: "false"'
-    owner = pod.owner
-    if owner is not None and (owner.kind, owner.group) not in WORKLOADS:
-        names = {owner.kind, f"{owner.kind}.{owner.group}"}
-        if not names & set(settings.owners):
-            kind = f"{owner.kind}.{owner.group}" if owner.group else owner.kind
-            return f"the pod's owner {owner} may fight a rewrite; to include it, add {kind} to selection.owners"
-    return ""
+    return find_foreign(pod, settings) if settings.foreign_owners == "skip" else ""
 
 
-def select(pod: Pod, old: Pod | None, settings: SelectionConfig, naming: Naming) -> tuple[Choice, ...]:
+def select(
+    pod: Pod, old: Pod | None, settings: SelectionConfig, naming: Naming, mode: Mode = Mode.PERMISSIVE
+) -> tuple[Choice, ...]:
     """Return a choice for each container (and image volume) of the pod; of an update, for each whose image changed."""
     before = {(container.field, container.name): container.image for container in old.containers} if old else {}
     changed = [item for item in pod.containers if before.get((item.field, item.name)) != item.image]
     volumes = () if old else _volumes(pod)  # a pod's volumes never change
-    reason = pass_over(pod, settings)
+    reason = pass_over(pod, settings, mode)
     if reason:
         return tuple(Choice(item, item.image, reason) for item in (*changed, *volumes))
     known = parse_provenance(pod.annotations)
@@ -91,14 +75,20 @@ def is_untouchable(pod: Pod) -> bool:
     return pod.deleting or MIRROR_POD in (pod.annotations or {})
 
 
-def find_notes(pod: Pod, old: Pod | None, settings: SelectionConfig) -> tuple[str, ...]:
+def find_notes(pod: Pod, old: Pod | None, settings: SelectionConfig, mode: Mode = Mode.PERMISSIVE) -> tuple[str, ...]:
     """Return what the author of a new pod should know about his opt-out annotation."""
     value = (pod.annotations or {}).get(OPT_OUT)
     if old is not None or value in {None, "true"}:
         return ()
     if value != "false":
         return (f'the annotation {OPT_OUT} has the value "{value}", which means nothing: write "false"',)
-    return () if settings.opt_out else (f"the annotation {OPT_OUT} is not honoured in this cluster",)
+    where = "in mode enforce" if settings.opt_out else "in this cluster"
+    return () if _honours_opt_out(settings, mode) else (f"the annotation {OPT_OUT} is not honoured {where}",)
+
+
+def _honours_opt_out(settings: SelectionConfig, mode: Mode) -> bool:
+    """Say whether the opt-out annotation counts; mode audit tells what enforce would do."""
+    return settings.opt_out is True or (settings.opt_out == "permissive" and mode is Mode.PERMISSIVE)
 
 
 def platforms(pod: Pod) -> tuple[str, ...]:
@@ -107,25 +97,34 @@ def platforms(pod: Pod) -> tuple[str, ...]:
     return tuple(f"linux/{name}" for name in wanted)
 
 
-def decide(outcome: Outcome, mode: Mode, enforce: EnforceConfig, *, mapped: bool, dry_run: bool) -> Verdict:
+def decide(
+    outcome: Outcome,
+    mode: Mode,
+    enforce: EnforceConfig,
+    *,
+    mapped: bool,
+    dry_run: bool,
+    pinned: Collection[Outcome] = (),
+) -> Verdict:
     """Return the verdict on one container.
 
     1. What is patched is rewritten.
     2. A dry run patches nothing, so `pending` says nothing there: the image is left.
-    3. `enforce` does as its settings say.
+    3. `enforce` does as its settings say; `permissive` pins the outcomes in `pinned`.
     4. Any mode pins an image that the pod asked of the mirror and that has no patch: nobody chooses an old patched
        image by naming it.
-    5. Else the image is left. Mode audit names what `enforce` would have done.
+    5. Else the image is left. Mode audit decides as `enforce`; `stance` makes of it what would have been done.
     """
     if outcome is Outcome.PATCHED:
         verdict = Verdict.REWRITE
     elif dry_run and outcome is Outcome.PENDING:
         verdict = Verdict.KEEP
     else:
-        verdict = _VERBS[getattr(enforce, outcome.value)] if mode is not Mode.PERMISSIVE else Verdict.KEEP
+        permissive = Verdict.PIN if outcome in pinned else Verdict.KEEP
+        verdict = permissive if mode is Mode.PERMISSIVE else _VERBS[getattr(enforce, outcome.value)]
         if mapped and verdict is Verdict.KEEP and outcome in _KNOWN_DIGEST:
             verdict = Verdict.PIN
-    return _WOULD[verdict] if mode is Mode.AUDIT else verdict
+    return verdict
 
 
 _VERBS: Mapping[str, Verdict] = {
@@ -133,12 +132,6 @@ _VERBS: Mapping[str, Verdict] = {
     "leave": Verdict.KEEP,
     "admit": Verdict.KEEP,
     "deny": Verdict.DENY,
-}
-_WOULD: Mapping[Verdict, Verdict] = {
-    Verdict.REWRITE: Verdict.WOULD_REWRITE,
-    Verdict.PIN: Verdict.WOULD_PIN,
-    Verdict.DENY: Verdict.WOULD_DENY,
-    Verdict.KEEP: Verdict.KEEP,
 }
 _KNOWN_DIGEST = frozenset({Outcome.CLEAN, Outcome.BLOCKED, Outcome.UNSUPPORTED})
 

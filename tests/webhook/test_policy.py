@@ -25,8 +25,6 @@ SKIPPED = {
     "mirror pod": (pod(annotations={"kubernetes.io/config.mirror": "x"}), "a mirror pod"),
     "windows": (pod(os="windows"), "a Windows pod"),
     "opted out": (pod(annotations={"admend.dev/patch": "false"}), "opted out"),
-    "an operator's": (pod(owner=Owner("Cluster", "postgresql.cnpg.io", "db")), "Cluster.postgresql.cnpg.io"),
-    "another group's StatefulSet": (pod(owner=Owner("StatefulSet", "apps.kruise.io", "s")), "may fight a rewrite"),
     "never pulled": (pod(policy="Never"), "imagePullPolicy is Never"),
 }
 
@@ -53,14 +51,33 @@ def test_pods_of_the_known_controllers_are_taken(owner: Owner | None) -> None:
     assert choose(pod(owner=owner)).reference is not None
 
 
-@pytest.mark.parametrize("listed", ["Rollout", "Rollout.argoproj.io"])
-def test_listed_owner_is_taken(listed: str) -> None:
-    assert choose(pod(owner=Owner("Rollout", "argoproj.io", "r")), owners=(listed,)).reference is not None
-    assert choose(pod(owner=Owner("Rollout", "other.io", "r")), owners=("Rollout.argoproj.io",)).reference is None
+@pytest.mark.parametrize(
+    "owner", [Owner("Cluster", "postgresql.cnpg.io", "db"), Owner("StatefulSet", "apps.kruise.io", "s")], ids=str
+)
+def test_foreign_owner_is_looked_at_unless_it_is_to_be_skipped(owner: Owner) -> None:
+    assert choose(pod(owner=owner)).reference is not None
+    assert choose(pod(owner=owner), foreign_owners="deny").reference is not None
+    skipped = choose(pod(owner=owner), foreign_owners="skip")
+    assert skipped.reference is None
+    assert f"add {owner.kind}.{owner.group} to selection.owners" in skipped.reason
 
 
 def test_config_source_alone_makes_no_static_pod() -> None:
     assert choose(pod(annotations={"kubernetes.io/config.source": "file"})).reference is not None
+
+
+@pytest.mark.parametrize(
+    ("opt_out", "honoured"),
+    [(True, set(Mode)), (False, set()), ("permissive", {Mode.PERMISSIVE})],
+)
+def test_opt_out_is_honoured_where_the_operator_says(opt_out: Any, honoured: set[Mode]) -> None:
+    opted_out, settings = pod(annotations={"admend.dev/patch": "false"}), SelectionConfig(opt_out=opt_out)
+    for mode in Mode:
+        (choice,) = select(opted_out, None, settings, NAMING, mode)
+        assert (choice.reference is None) is (mode in honoured)
+        assert (find_notes(opted_out, None, settings, mode) == ()) is (mode in honoured)
+    for value in ("False", "true", ""):
+        assert choose(pod(annotations={"admend.dev/patch": value})).reference is not None
 
 
 def test_opt_out_can_be_forbidden() -> None:
@@ -160,20 +177,28 @@ def test_only_mirror_pods_and_deleted_ones_are_untouchable() -> None:
     assert not is_untouchable(pod(annotations={"admend.dev/patch": "false"}))
 
 
-TABLE = {  # permissive, enforce, audit with the default settings
-    Outcome.PATCHED: ("rewrite", "rewrite", "would-rewrite"),
-    Outcome.CLEAN: ("keep", "pin", "would-pin"),
-    Outcome.BLOCKED: ("keep", "pin", "would-pin"),
-    Outcome.UNSUPPORTED: ("keep", "pin", "would-pin"),
-    Outcome.PENDING: ("keep", "deny", "would-deny"),
-    Outcome.FAILED: ("keep", "deny", "would-deny"),
+TABLE = {  # permissive, and enforce (or audit, which tells what it would do), with the default settings
+    Outcome.PATCHED: ("rewrite", "rewrite"),
+    Outcome.CLEAN: ("keep", "pin"),
+    Outcome.BLOCKED: ("keep", "pin"),
+    Outcome.UNSUPPORTED: ("keep", "pin"),
+    Outcome.PENDING: ("keep", "deny"),
+    Outcome.FAILED: ("keep", "deny"),
 }
 
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_default_verdicts(outcome: Outcome) -> None:
-    found = tuple(decide(outcome, mode, EnforceConfig(), mapped=False, dry_run=False) for mode in Mode)
-    assert found == TABLE[outcome]
+    found = {mode: decide(outcome, mode, EnforceConfig(), mapped=False, dry_run=False) for mode in Mode}
+    assert (found[Mode.PERMISSIVE], found[Mode.ENFORCE]) == TABLE[outcome]
+    assert found[Mode.AUDIT] is found[Mode.ENFORCE]
+
+
+@pytest.mark.parametrize("pinned", [(Outcome.CLEAN,), (Outcome.CLEAN, Outcome.BLOCKED, Outcome.UNSUPPORTED)])
+def test_permissive_pins_the_outcomes_that_the_operator_names(pinned: tuple[Outcome, ...]) -> None:
+    for outcome in set(Outcome) - {Outcome.PATCHED}:
+        found = decide(outcome, Mode.PERMISSIVE, EnforceConfig(), mapped=False, dry_run=False, pinned=pinned)
+        assert found is (Verdict.PIN if outcome in pinned else Verdict.KEEP)
 
 
 def test_dry_run_denies_nothing_for_a_missing_result() -> None:

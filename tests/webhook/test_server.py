@@ -5,25 +5,16 @@ import base64
 import json
 import signal
 import socket
-import ssl
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from aiohttp import web
 
-from certs.authority import issue_ca, issue_client, issue_server
-from certs.serving import ServingContext
-from proxy.api import Outcome, ResolveRequest
 from proxy.audit import AuditLog
-from proxy.oci.reference import ImageRef
-from tests.webhook.table import DATA, KEY, MIRROR, answer, patched_digest, read_request, sign
+from tests.webhook.serving import client, make_keys, proxying, settings
+from tests.webhook.table import DATA, MIRROR, patched_digest, read_request
 from tests.webhook.test_recorded import without_ours
 from webhook.cli import main
 from webhook.config import WebhookConfig
@@ -36,64 +27,13 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with an authority, a server's and a client's certificate, and the signing key's public half."""
-    path = tmp_path_factory.mktemp("keys")
-    now = datetime.now(UTC)
-    authority = issue_ca(now)
-    (path / "ca.crt").write_bytes(authority.certificate_pem)
-    server = issue_server(authority, dns_names=["localhost"], ips=["127.0.0.1"], now=now)
-    for name, identity in (("server", server), ("client", issue_client(authority, "api-server", now))):
-        (path / f"{name}.crt").write_bytes(identity.certificate_pem)
-        (path / f"{name}.key").write_bytes(identity.key_pem)
-    (path / "signing.pub").write_bytes(KEY.public.render_pem())
-    return path
-
-
-@asynccontextmanager
-async def proxying(folder: Path, *, delay: float = 0.0) -> AsyncIterator[str]:
-    """Serve /v1/resolve over HTTPS to clients with a certificate; every image is patched, signed just now."""
-
-    async def resolve(request: web.Request) -> web.Response:
-        asked = ResolveRequest.model_validate_json(await request.read())
-        await asyncio.sleep(delay)
-        found = answer(asked.image, Outcome.PATCHED)
-        from_now = sign(ImageRef.parse(asked.image), signed_at=datetime.now(UTC))
-        return web.Response(text=found.model_copy(update={"signature": from_now}).model_dump_json())
-
-    app = web.Application()
-    app.router.add_post("/v1/resolve", resolve)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    tls = ServingContext(folder / "server.crt", folder / "server.key", folder / "ca.crt", require_client=True)
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls.context).start()
-    try:
-        yield f"https://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-def settings(folder: Path, proxy: str, **changes: Any) -> dict[str, Any]:
-    files = {key: str(folder / name) for key, name in (("cert_file", "server.crt"), ("key_file", "server.key"))}
-    client = {"client_cert_file": str(folder / "client.crt"), "client_key_file": str(folder / "client.key")}
-    return {
-        "listen": {"port": 0, "tls": files},
-        "proxy": {"urls": [proxy], "ca_file": str(folder / "ca.crt"), **client},
-        "mirror": {"reference": MIRROR},
-        "trust": {"keys": [str(folder / "signing.pub")]},
-        **changes,
-    }
+    """Return a folder with keys and certificates."""
+    return make_keys(tmp_path_factory.mktemp("keys"))
 
 
 def webhook_alone(folder: Path) -> Webhook:
     """Return a webhook whose proxy is down."""
     return Webhook(WebhookConfig.model_validate(settings(folder, "https://127.0.0.1:1")), AuditLog(StringIO()))
-
-
-def client(folder: Path, *, certificate: bool = False) -> httpx.AsyncClient:
-    context = ssl.create_default_context(cafile=folder / "ca.crt")
-    if certificate:
-        context.load_cert_chain(folder / "client.crt", folder / "client.key")
-    return httpx.AsyncClient(verify=context, trust_env=False)
 
 
 async def test_pod_is_rewritten_over_https_and_the_log_says_so(folder: Path) -> None:
