@@ -6,11 +6,9 @@ context handed out never changes; each handshake is given a context made from th
 callback of `ssl` is the place where that can still be done). Connections that are open keep what they began with.
 `client_context` is the same for clients.
 
-Files that cannot be read, or a certificate and key that do not belong together (caught between two renames), leave the
-last good chain in use, and are tried again at the next handshake. Only the first load may fail.
+Files that cannot be used leave the last good chain in use (see `following`). Only the first load may fail.
 """
 
-import logging
 import ssl
 import time
 from collections.abc import Callable
@@ -21,13 +19,10 @@ from typing import Any
 from cryptography import x509
 
 from certs.errors import CertificateError
+from certs.following import Followed
 
 FIRST_LOAD_TRIES = 20
 FIRST_LOAD_PAUSE = 0.05  # seconds; another process may be between the renames of certificate and key
-
-log = logging.getLogger(__name__)
-
-Stamp = tuple[tuple[int, int, int], ...]
 
 
 class ServingContext:
@@ -56,7 +51,7 @@ class ServingContext:
         self._files = (cert_file, key_file, client_ca_file)
         self._require_client = require_client
         self._expires: datetime
-        self._source = _Followed([cert_file, key_file, *filter(None, [client_ca_file])], self._make)
+        self._source = _follow([cert_file, key_file, *filter(None, [client_ca_file])], self._make)
         self.context = self._source.current
         self.context.sni_callback = self._begin_handshake
 
@@ -101,14 +96,14 @@ def client_context(ca_file: Path, cert_file: Path | None = None, key_file: Path 
             context.load_cert_chain(cert_file, key_file)
         return context
 
-    context.followed = _Followed([ca_file, *filter(None, [cert_file, key_file])], load)
+    context.followed = _follow([ca_file, *filter(None, [cert_file, key_file])], load)
     return context
 
 
 class _ClientContext(ssl.SSLContext):
     """A client's context that looks at its files before each new connection."""
 
-    followed: "_Followed | None" = None
+    followed: Followed[ssl.SSLContext] | None = None
 
     def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:
         self._follow()
@@ -123,56 +118,21 @@ class _ClientContext(ssl.SSLContext):
             _ = self.followed.current
 
 
-class _Followed:
-    """What `make` makes of some files, made again when one of them has changed."""
-
-    def __init__(self, files: list[Path], make: Callable[[], ssl.SSLContext]) -> None:
-        self._files, self._make = files, make
-        self._failed: Stamp | None = None
-        self._stamp, self._made = self._first()
-
-    @property
-    def current(self) -> ssl.SSLContext:
-        """The context of the newest files that could be loaded."""
+def _follow(files: list[Path], make: Callable[[], ssl.SSLContext]) -> Followed[ssl.SSLContext]:
+    """Return what follows the files; the first load is tried for a moment, and raises CertificateError at last."""
+    for tries_left in reversed(range(FIRST_LOAD_TRIES)):
         try:
-            stamp = self._look()
-            if stamp != self._stamp:
-                self._made = self._make()
-                self._stamp = stamp
-                log.info("certificates were loaded again from %s", self._files[0])
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            self._complain(error)
-        return self._made
-
-    def _first(self) -> tuple[Stamp, ssl.SSLContext]:
-        for tries_left in reversed(range(FIRST_LOAD_TRIES)):
-            try:
-                return self._look(), self._make()
-            except FileNotFoundError as error:
-                raise CertificateError(f"{self._missing()} is not there; admend-certs issue makes it") from error
-            except ssl.SSLError as error:
-                if not tries_left:
-                    names = ", ".join(map(str, self._files))
-                    raise CertificateError(
-                        f"{names}: {error.reason or error}: certificate and key must be PEM and belong together"
-                    ) from error
-                time.sleep(FIRST_LOAD_PAUSE)
-            except (OSError, ValueError) as error:
-                raise CertificateError(f"certificates cannot be loaded: {error}") from error
-        raise AssertionError("the loop returns or raises")
-
-    def _missing(self) -> Path:
-        return next((file for file in self._files if not file.exists()), self._files[0])
-
-    def _look(self) -> Stamp:
-        return tuple((stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in (file.stat() for file in self._files))
-
-    def _complain(self, error: Exception) -> None:
-        """Log a failed load once per state of the files."""
-        try:
-            stamp: Stamp = self._look()
-        except OSError:
-            stamp = ()
-        if stamp != self._failed:
-            self._failed = stamp
-            log.warning("certificates from %s cannot be loaded, the last good ones stay: %s", self._files[0], error)
+            return Followed("certificates", files, make, (ValueError,))  # ssl.SSLError is an OSError
+        except FileNotFoundError as error:
+            missing = next((file for file in files if not file.exists()), files[0])
+            raise CertificateError(f"{missing} is not there; admend-certs issue makes it") from error
+        except ssl.SSLError as error:
+            if not tries_left:
+                names = ", ".join(map(str, files))
+                raise CertificateError(
+                    f"{names}: {error.reason or error}: certificate and key must be PEM and belong together"
+                ) from error
+            time.sleep(FIRST_LOAD_PAUSE)
+        except (OSError, ValueError) as error:
+            raise CertificateError(f"certificates cannot be loaded: {error}") from error
+    raise AssertionError("the loop returns or raises")

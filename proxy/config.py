@@ -196,7 +196,8 @@ class ProxyConfig(Section):
     policy: PolicyConfig = PolicyConfig()
     workers: WorkersConfig = WorkersConfig()
     cluster: ClusterConfig | None = None
-    signing_key: Path = Path("/var/lib/admend/keys/signing.pem")
+    signing_key: Path = Path("/var/lib/admend/keys/signing.pem")  # read again when it changes, like trusted_keys
+    trusted_keys: tuple[Path, ...] = ()  # public keys that signed before: what they signed stays in force
     cache: Path = Path("/var/cache/admend")
     cache_max_bytes: Bytes = 20 << 30  # blobs: pulled layers and packages
     derived_max_bytes: Bytes = 4 << 30  # what is made from them: scans, unpacked packages, source indexes

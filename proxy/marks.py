@@ -12,7 +12,7 @@ from proxy.mirror import Mirror
 from proxy.oci.artifact import render_artifact
 from proxy.oci.manifest import Manifest
 from proxy.oci.reference import ImageRef
-from proxy.trust import Marks, SigningKey, check_mark, sign_marks, verify_marks
+from proxy.trust import KeyRing, Marks, check_mark, sign_marks, verify_marks
 
 NAME = ImageRef("admend.internal", "marks", "latest")  # no registry: the mirror's own corner
 KIND = "application/vnd.admend.marks.v1+json"
@@ -22,8 +22,8 @@ MAX_DOCUMENT = 8 << 20  # bytes
 class MarkBook:
     """The marks of a mirror."""
 
-    def __init__(self, mirror: Mirror, key: SigningKey) -> None:
-        self._mirror, self._key = mirror, key
+    def __init__(self, mirror: Mirror, keys: KeyRing) -> None:
+        self._mirror, self._keys = mirror, keys
         self._ref = mirror.name_for(NAME)
         self._marks: Marks | None = None
         self._lock = asyncio.Lock()
@@ -37,7 +37,7 @@ class MarkBook:
             if self._marks.dates.get(source) == date:
                 return
             merged = (await self._load()).merge(self._marks).merge(Marks({source: date}))  # another replica may write
-            manifest, blobs = render_artifact(KIND, sign_marks(merged, self._key))
+            manifest, blobs = render_artifact(KIND, sign_marks(merged, self._keys.signing))
             await self._mirror.put_artifact(self._ref, manifest, blobs)
             self._marks = merged
             check_mark(merged, source, date)
@@ -49,6 +49,6 @@ class MarkBook:
             return Marks()
         raw = await self._mirror.read_blob(self._ref, manifest.layers[0], limit=MAX_DOCUMENT)
         try:
-            return verify_marks(raw, [self._key.public])
+            return verify_marks(raw, self._keys.accepted)
         except (MalformedInput, TrustFailure):
             return Marks()  # of a key that was replaced: they cannot be told from forged ones, so they begin anew

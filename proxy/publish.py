@@ -27,6 +27,7 @@ from proxy.results import PatchResult
 from proxy.trust import (
     SIGNATURE_ARTIFACT,
     Claim,
+    KeyRing,
     Signature,
     SigningKey,
     parse_signatures,
@@ -94,8 +95,8 @@ def _merge(groups: Iterable[Iterable[T]]) -> tuple[T, ...]:
 class Publisher:
     """Pushes, signs and records."""
 
-    def __init__(self, mirror: Mirror, records: Records, key: SigningKey, policy_hash: str) -> None:
-        self._mirror, self._records, self._key, self._policy_hash = mirror, records, key, policy_hash
+    def __init__(self, mirror: Mirror, records: Records, keys: KeyRing, policy_hash: str) -> None:
+        self._mirror, self._records, self._keys, self._policy_hash = mirror, records, keys, policy_hash
 
     async def publish(self, name: ImageRef, record: Record, result: PatchResult, phases: Phases) -> Record:
         """Put a result into the mirror under `name` and return the record that now holds.
@@ -109,9 +110,7 @@ class Publisher:
                 for child in result.children:
                     await self._sign(name, record, child)
                 signature = await self._sign(name, record, result.top)
-            record = record.model_copy(
-                update={"signature": self._describe(signature), "phases": dict(phases.milliseconds)}
-            )
+            record = record.model_copy(update={"signature": signature, "phases": dict(phases.milliseconds)})
         kept = await self._records.save(name, record)
         if kept is record and record.patched:
             await self._records.point(name, record)
@@ -125,7 +124,7 @@ class Publisher:
             top = await self._mirror.get_manifest(name.with_digest(Digest.parse(record.patched)))
             if top is not None:
                 signature = await self._sign(name, renewed, top)
-                renewed = renewed.model_copy(update={"signature": self._describe(signature)})
+                renewed = renewed.model_copy(update={"signature": signature})
         return await self._records.save(name, renewed)
 
     async def find_source(self, patched: ImageRef) -> ImageRef | None:
@@ -149,13 +148,14 @@ class Publisher:
         claims: list[Claim | None] = []
         for item in parse_signatures(manifest, lambda layer: blobs[layer.digest]):
             try:
-                claims.append(verify_signature(item.payload, item.signature, [self._key.public]))
+                claims.append(verify_signature(item.payload, item.signature, self._keys.accepted))
             except TrustFailure:
                 claims.append(None)
         return claims
 
-    async def _sign(self, name: ImageRef, record: Record, patched: Manifest | Index) -> Signature:
+    async def _sign(self, name: ImageRef, record: Record, patched: Manifest | Index) -> SignatureInfo:
         """Sign one manifest and attach the signature in both forms that verifiers look for."""
+        key = self._keys.signing
         source = ImageRef.parse(record.source)
         if source.digest is None:
             raise ValueError("a record names its source by digest")
@@ -167,7 +167,7 @@ class Publisher:
             policy_hash=self._policy_hash,
             signed_at=record.signed,
         )
-        signature = sign_claim(claim, self._key)
+        signature = sign_claim(claim, key)
         tagged = render_tag_manifest([signature])
         await self._mirror.put_artifact(name.with_tag(signature_tag(patched.digest)), tagged.manifest, tagged.blobs)
         referrer = render_referrer(patched, [signature])
@@ -178,7 +178,7 @@ class Publisher:
             pass  # this registry keeps what it has
         except AdmendError as error:
             _log.warning("%s: older signatures stay beside the new one: %s", name, error)
-        return signature
+        return _describe(signature, key)
 
     async def _drop_older(self, signed: ImageRef, newest: Claim) -> None:
         """Remove the referrers in which this key said the same earlier; everything else stays."""
@@ -191,12 +191,13 @@ class Publisher:
             if claims and all(claim is not None and _replaces(newest, claim) for claim in claims):
                 await self._mirror.delete(ref)
 
-    def _describe(self, signature: Signature) -> SignatureInfo:
-        return SignatureInfo(
-            key_id=self._key.public.key_id,
-            payload=base64.b64encode(signature.payload).decode(),
-            signature=base64.b64encode(signature.signature).decode(),
-        )
+
+def _describe(signature: Signature, key: SigningKey) -> SignatureInfo:
+    return SignatureInfo(
+        key_id=key.public.key_id,
+        payload=base64.b64encode(signature.payload).decode(),
+        signature=base64.b64encode(signature.signature).decode(),
+    )
 
 
 def _replaces(newest: Claim, claim: Claim) -> bool:

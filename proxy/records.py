@@ -22,7 +22,7 @@ from proxy.oci.artifact import render_artifact
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Index, Manifest, render_json
 from proxy.oci.reference import ImageRef
-from proxy.trust import SigningKey
+from proxy.trust import KeyRing, SigningKey, VerifyKey
 
 RECORD_TYPE = "application/vnd.admend.result.v1+json"
 MAX_RECORD = 8 << 20  # bytes
@@ -104,8 +104,8 @@ def render_record(record: Record, key: SigningKey) -> bytes:
     return render_json(envelope)
 
 
-def parse_record(raw: bytes, key: SigningKey, expected: str) -> Record:
-    """Check and parse a signed record; `expected` is the key that was asked for.
+def parse_record(raw: bytes, keys: Sequence[VerifyKey], expected: str) -> Record:
+    """Check and parse a record that one of `keys` signed; `expected` is the key that was asked for.
 
     Raises TrustFailure when the signature or the key does not hold, MalformedInput when it is no record.
     """
@@ -115,7 +115,7 @@ def parse_record(raw: bytes, key: SigningKey, expected: str) -> Record:
         signature = base64.b64decode(envelope.signature, validate=True)
     except (ValidationError, ValueError) as error:
         raise MalformedInput(f"not a signed result: {error}", file=expected) from error
-    if not key.public.made(payload, signature):
+    if not any(key.made(payload, signature) for key in keys):
         raise TrustFailure(f"the result {expected} in the mirror is not signed with this proxy's key; ignored")
     try:
         record = Record.model_validate_json(payload)
@@ -129,8 +129,13 @@ def parse_record(raw: bytes, key: SigningKey, expected: str) -> Record:
 class Records:
     """Reads and writes records in the mirror."""
 
-    def __init__(self, mirror: Mirror, key: SigningKey) -> None:
-        self._mirror, self._key = mirror, key
+    def __init__(self, mirror: Mirror, keys: KeyRing) -> None:
+        self._mirror, self._keys = mirror, keys
+
+    def believes(self, record: Record) -> bool:
+        """Say whether the signature that a record carries is of a key that is still believed."""
+        given = record.signature
+        return given is None or any(key.key_id == given.key_id for key in self._keys.accepted)
 
     async def load(self, name: ImageRef, key: str) -> Record | None:
         """Return the record of `key` kept with the mirror's image `name`, or None.
@@ -146,7 +151,7 @@ class Records:
         Several replicas may write: who finds that the tag has moved since it was read reads again.
         """
         ref = _place(name, record.key)
-        manifest, blobs = render_artifact(RECORD_TYPE, render_record(record, self._key))
+        manifest, blobs = render_artifact(RECORD_TYPE, render_record(record, self._keys.signing))
         for _ in range(MAX_TRIES):
             try:
                 held = await self._mirror.get_manifest(ref)
@@ -188,7 +193,7 @@ class Records:
         if not isinstance(manifest, Manifest) or len(manifest.layers) != 1:
             return None
         raw = await self._mirror.read_blob(ref, manifest.layers[0], limit=MAX_RECORD)
-        record = parse_record(raw, self._key, key)
+        record = parse_record(raw, self._keys.accepted, key)
         if self._mirror.name_for(ImageRef.parse(record.source)).name != ref.name:
             raise TrustFailure(f"the result {ref} is about {record.source}, another image; ignored")
         return record

@@ -226,13 +226,14 @@ class Resolve:
 
     async def _cached(self, wanted: _Wanted) -> Record | None:
         record = self._known.get(wanted.work)
-        if record is None:
+        if record is None or not self._records.believes(record):
             try:
                 record = await self._records.load(wanted.name, wanted.key)
             except (MalformedInput, TrustFailure):
                 return None  # a record that does not hold is as good as none: the image is patched again
-            if record is not None:
-                _remember(self._known, wanted.work, record)
+            if record is None or not self._records.believes(record):
+                return None
+            _remember(self._known, wanted.work, record)
         return record
 
     async def _served(self, wanted: _Wanted, record: Record) -> bool:

@@ -40,7 +40,7 @@ from proxy.resolve import Resolve, ResolveSettings
 from proxy.server import Parts, make_app
 from proxy.sources import Sources
 from proxy.telemetry import Metrics
-from proxy.trust import SigningKey
+from proxy.trust import FollowedKeys, SigningKey
 from proxy.upkeep import Upkeep
 
 
@@ -113,9 +113,9 @@ class Proxy:
     def __init__(self, config: ProxyConfig) -> None:
         self.config = config
         self.engine = Engine(config)
-        self.key = load_or_make_key(config.signing_key)
+        self.keys = open_keys(config)
         self.mirror: Mirror = open_mirror(config.mirror, self.engine.registry, cache=self.engine.store)
-        self.engine.sources.admit_date = MarkBook(self.mirror, self.key).admit
+        self.engine.sources.admit_date = MarkBook(self.mirror, self.keys).admit
         self.resolve = self._make_resolve()
         kept = config.mirror
         self.upkeep = Upkeep(self.mirror, self.engine.derived, retain=kept.retain, every=kept.retain_every)
@@ -124,7 +124,7 @@ class Proxy:
 
     def _make_resolve(self) -> Resolve:
         config, engine = self.config, self.engine
-        records = Records(self.mirror, self.key)
+        records = Records(self.mirror, self.keys)
         settings = ResolveSettings(
             platforms=config.platforms or (str(machine_platform()),),
             policy_hash=policy_hash(config.policy),
@@ -140,7 +140,7 @@ class Proxy:
             records=records,
             sources=engine.sources,
             patcher=engine.patcher,
-            publisher=Publisher(self.mirror, records, self.key, settings.policy_hash),
+            publisher=Publisher(self.mirror, records, self.keys, settings.policy_hash),
             settings=settings,
         )
 
@@ -224,12 +224,13 @@ def machine_platform() -> Platform:
     return Platform("linux", platform.machine()).normalized()
 
 
-def load_or_make_key(path: Path) -> SigningKey:
-    """Return the signing key in `path`; the first start makes one."""
+def open_keys(config: ProxyConfig) -> FollowedKeys:
+    """Return the keys of the configuration; the first start makes the signing key."""
+    path = config.signing_key
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         SigningKey.generate().save(path)
-    return SigningKey.load(path)
+    return FollowedKeys(path, config.trusted_keys)
 
 
 def read_access(config: AuthConfig) -> Access:

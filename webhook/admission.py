@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from proxy.api import Outcome, ResolveRequest, ResolveResponse
 from proxy.audit import AuditLog
 from proxy.errors import AdmendError, TrustFailure
-from webhook.answer import Checked, Trust, check_answer
+from webhook.answer import Checked, FollowedTrust, Trust, check_answer
 from webhook.config import Mode, WebhookConfig
 from webhook.finding import Finding, Level, annotate, deny, edit_pod, report, warn
 from webhook.pod import Edit, Pod
@@ -60,7 +60,7 @@ class Admitter:
         self,
         config: WebhookConfig,
         resolver: Resolver,
-        trust: Trust,
+        trust: Trust | FollowedTrust,
         log: AuditLog,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -84,7 +84,7 @@ class Admitter:
         if pod is None:
             return Decision()
         deadline = time.monotonic() + max(seconds / 2, seconds - config.margin)
-        choices = select(pod, request.old, config.selection, self._trust.naming, mode)  # (1)
+        choices = select(pod, request.old, config.selection, self._trust.current.naming, mode)  # (1)
         answers = await self._resolve_all(request, pod, choices, deadline)  # (2)
         hold = next((answer.hold for answer, _ in answers.values() if answer.hold), "")
         stance = take_stance(pod, hold, mode, config.selection, config.enforce)
@@ -153,7 +153,7 @@ class Admitter:
         answer, milliseconds = answers[choice.ask]
         level: Level = _level(answer.outcome, choice)
         try:
-            checked = check_answer(answer, choice.reference, self._trust, case.now)
+            checked = check_answer(answer, choice.reference, self._trust.current, case.now)
             verdict = self._decide(answer.outcome, choice, case)
             if verdict is Verdict.PIN and checked.source is None:
                 raise TrustFailure("the proxy's answer names no digest that the image could be pinned to")

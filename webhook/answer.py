@@ -7,13 +7,12 @@ its place in the mirror, and a time that is not too long ago. Every refusal is a
 
 import base64
 import binascii
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
+from certs.following import Followed
 from proxy.api import Outcome, ResolveResponse
-from proxy.errors import MalformedInput, TrustFailure
+from proxy.errors import MalformedInput, TrustFailure, Unsupported
 from proxy.oci.digest import Digest
 from proxy.oci.naming import Naming
 from proxy.oci.reference import ImageRef
@@ -21,8 +20,6 @@ from proxy.trust import VerifyKey, check_claim
 from proxy.trust.payload import parse_payload
 from proxy.trust.verify import find_key
 from webhook.config import TrustConfig
-
-MAX_KEY_FILE = 64 << 10  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +31,36 @@ class Trust:
     max_age: timedelta
     policy_hash: str | None = None
 
+    @property
+    def current(self) -> "Trust":
+        """Itself: it follows nothing."""
+        return self
+
+
+class FollowedTrust:
+    """What signatures are held against, read again when a file of keys changes.
+
+    Raises:
+        MalformedInput: a file cannot be read or holds no public key.
+        Unsupported: a key is of another kind.
+    """
+
+    def __init__(self, config: TrustConfig, naming: Naming) -> None:
+        def read() -> Trust:
+            keys = tuple(dict.fromkeys(key for file in config.keys for key in VerifyKey.load_all(file)))
+            return Trust(keys, naming, timedelta(seconds=config.max_age), config.policy_hash)
+
+        try:
+            self._followed = Followed("public keys", config.keys, read, (MalformedInput, Unsupported))
+        except OSError as error:
+            where = str(error.filename)
+            raise MalformedInput(f"the public key cannot be read: {error.strerror}", file=where) from error
+
+    @property
+    def current(self) -> Trust:
+        """The keys as the files have them now; the last good ones where they cannot be read."""
+        return self._followed.current
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -42,11 +69,6 @@ class Checked:
     source: ImageRef | None
     patched: ImageRef | None = None
     key_id: str = ""
-
-
-def read_trust(config: TrustConfig, naming: Naming) -> Trust:
-    """Read the public keys that the configuration names; MalformedInput or Unsupported names the file."""
-    return Trust(_read_keys(config.keys), naming, timedelta(seconds=config.max_age), config.policy_hash)
 
 
 def check_answer(answer: ResolveResponse, reference: ImageRef, trust: Trust, now: datetime) -> Checked:
@@ -123,15 +145,3 @@ def _parse(text: str, what: str) -> ImageRef:
         return ImageRef.parse(text)
     except MalformedInput as error:
         raise TrustFailure(f"the {what} in the proxy's answer is not a reference: {error}") from error
-
-
-def _read_keys(files: Sequence[Path]) -> tuple[VerifyKey, ...]:
-    keys = []
-    for file in files:
-        try:
-            with file.open("rb") as stream:
-                pem = stream.read(MAX_KEY_FILE + 1)
-        except OSError as error:
-            raise MalformedInput(f"the public key cannot be read: {error.strerror}", file=str(file)) from error
-        keys.append(VerifyKey.parse_pem(pem, where=str(file)))
-    return tuple(keys)

@@ -83,7 +83,11 @@ class MirrorConfig(Section):
 
 
 class TrustConfig(Section):
-    """Whose signatures are believed: public keys (PEM), the oldest signature, and the proxy's policy hash if fixed."""
+    """Whose signatures are believed.
+
+    `keys` are files of public keys (PEM, one or more each), read again when they change; `max_age` says how old a
+    signature may be; `policy_hash` fixes the proxy's policy.
+    """
 
     keys: Annotated[tuple[Path, ...], Field(min_length=1)]
     max_age: Seconds = 7 * 86400.0

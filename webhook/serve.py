@@ -14,7 +14,7 @@ from certs.serving import ServingContext
 from proxy.audit import AuditLog
 from proxy.oci.naming import Naming
 from webhook.admission import MAX_TIMEOUT, Admitter
-from webhook.answer import read_trust
+from webhook.answer import FollowedTrust
 from webhook.config import WebhookConfig
 from webhook.metrics import Metrics
 from webhook.resolver import ProxyResolver
@@ -28,7 +28,7 @@ class Webhook:
         self.config = config
         naming = Naming.parse(config.mirror.reference, config.mirror.naming)
         self._resolver = ProxyResolver(config.proxy)
-        self._admitter = Admitter(config, self._resolver, read_trust(config.trust, naming), log or AuditLog())
+        self._admitter = Admitter(config, self._resolver, FollowedTrust(config.trust, naming), log or AuditLog())
         self.metrics, self.health = Metrics(), Health()
         self.port = 0
         self._stack = AsyncExitStack()

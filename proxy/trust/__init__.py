@@ -11,7 +11,7 @@ from proxy.trust.attach import (
     render_tag_manifest,
     signature_tag,
 )
-from proxy.trust.keys import SigningKey, VerifyKey
+from proxy.trust.keys import FollowedKeys, KeyRing, SigningKey, VerifyKey
 from proxy.trust.marks import Marks, check_mark, sign_marks, verify_marks
 from proxy.trust.payload import Claim, parse_payload, render_payload
 from proxy.trust.verify import check_claim, find_key, sign_claim, verify_attached, verify_signature
@@ -20,6 +20,8 @@ __all__ = [
     "SIGNATURE_ARTIFACT",
     "Attachment",
     "Claim",
+    "FollowedKeys",
+    "KeyRing",
     "Marks",
     "Signature",
     "SigningKey",

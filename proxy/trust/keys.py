@@ -7,13 +7,17 @@ Formats: RFC 5958 (PKCS#8), RFC 5480 (SubjectPublicKeyInfo), RFC 3279 section 2.
 """
 
 import hashlib
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from certs.following import Followed
 from proxy.errors import MalformedInput, TrustFailure, Unsupported
 from proxy.files import writing
 
@@ -22,6 +26,7 @@ MAX_SIGNATURE = 72  # bytes of a DER signature on P-256
 SHORT_ID = 16  # hex digits
 
 _COSIGN_MARKS = (b"ENCRYPTED SIGSTORE PRIVATE KEY", b"ENCRYPTED COSIGN PRIVATE KEY")
+_PUBLIC_KEY = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
 
 
@@ -43,6 +48,18 @@ class VerifyKey:
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             raise Unsupported(f"{where}: not an ECDSA key on the curve P-256; make one with cosign generate-key-pair")
         return cls._of(key)
+
+    @classmethod
+    def load_all(cls, path: Path) -> "tuple[VerifyKey, ...]":
+        """Read a file of one or more public keys in PEM; the errors of `parse_pem`, and when it cannot be read."""
+        try:
+            with path.open("rb") as stream:
+                pem = stream.read(MAX_KEY_FILE + 1)
+        except OSError as error:
+            raise MalformedInput(f"the public key cannot be read: {error.strerror}", file=str(path)) from error
+        _check_size(pem, str(path))
+        blocks = _PUBLIC_KEY.findall(pem) or [pem]
+        return tuple(dict.fromkeys(cls.parse_pem(block, where=str(path)) for block in blocks))
 
     @classmethod
     def _of(cls, key: ec.EllipticCurvePublicKey) -> "VerifyKey":
@@ -143,6 +160,63 @@ class SigningKey:
     def sign(self, data: bytes) -> bytes:
         """Return the DER ECDSA-SHA256 signature over `data`."""
         return self._key.sign(data, _ALGORITHM)
+
+    @property
+    def signing(self) -> "SigningKey":
+        """The key itself: it is a key ring of one."""
+        return self
+
+    @property
+    def accepted(self) -> tuple[VerifyKey, ...]:
+        """Its public half alone."""
+        return (self.public,)
+
+
+class KeyRing(Protocol):
+    """The key that signs, and the keys whose signatures are believed (its own public half first)."""
+
+    @property
+    def signing(self) -> SigningKey:
+        """The key that signs now."""
+
+    @property
+    def accepted(self) -> tuple[VerifyKey, ...]:
+        """The keys whose signatures are believed now."""
+
+
+class FollowedKeys:
+    """A key ring that follows its files.
+
+    Args:
+        signing: the file of the private key.
+        trusted: files of public keys that signed before.
+
+    Raises:
+        MalformedInput: a file cannot be read or is no key.
+        Unsupported: a key is not ECDSA on P-256.
+    """
+
+    def __init__(self, signing: Path, trusted: Sequence[Path] = ()) -> None:
+        def read() -> tuple[SigningKey, tuple[VerifyKey, ...]]:
+            key = SigningKey.load(signing)
+            older = (each for file in trusted for each in VerifyKey.load_all(file))
+            return key, tuple(dict.fromkeys((key.public, *older)))
+
+        files = (signing, *trusted)
+        try:
+            self._followed = Followed("signing keys", files, read, (MalformedInput, Unsupported))
+        except OSError as error:
+            raise MalformedInput(f"the key cannot be read: {error.strerror}", file=str(error.filename)) from error
+
+    @property
+    def signing(self) -> SigningKey:
+        """The key that signs now."""
+        return self._followed.current[0]
+
+    @property
+    def accepted(self) -> tuple[VerifyKey, ...]:
+        """The keys whose signatures are believed now."""
+        return self._followed.current[1]
 
 
 def _check_size(pem: bytes, where: str) -> None:

@@ -58,7 +58,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     async with World(folder) as world, Proxy(embedded(world, "proxy")) as proxy:
         public = folder / "signing.pub"
-        public.write_bytes(proxy.key.public.render_pem())
+        public.write_bytes(proxy.keys.signing.public.render_pem())
         yield Site(world, proxy, public)
 
 
@@ -185,7 +185,7 @@ async def test_docker_registry_serves_as_upstream_and_as_external_mirror(
         copy = f"oci:{tmp_path}/copy:it"
         await run("skopeo", "copy", "--src-tls-verify=false", f"docker://{made.patched}", copy)
         public = tmp_path / "signing.pub"
-        public.write_bytes(proxy.key.public.render_pem())
+        public.write_bytes(proxy.keys.signing.public.render_pem())
         await run(*COSIGN, "--key", public, made.patched)
         await run(*COSIGN, "--experimental-oci11", "--key", public, made.patched, env=OCI11)
         async with Proxy(world.config("external", mirror=mirror, cache=tmp_path / "empty")) as proxy:

@@ -69,7 +69,7 @@ async def test_the_answer_carries_a_signature_that_binds_source_and_patched_imag
     answer = await ask(proxy, world.add_image())
     assert answer.signature is not None
     payload, signature = (base64.b64decode(text) for text in (answer.signature.payload, answer.signature.signature))
-    claim: Claim = verify_signature(payload, signature, [proxy.key.public])
+    claim: Claim = verify_signature(payload, signature, [proxy.keys.signing.public])
     source, patched = ImageRef.parse(answer.source), ImageRef.parse(answer.patched)
     assert (claim.source_repository, claim.source_digest) == (source.name, source.digest)
     assert (claim.patched_repository, claim.patched_digest) == (patched.name, patched.digest)

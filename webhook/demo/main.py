@@ -106,7 +106,7 @@ async def _check(stage: Stage, folder: Path, image: str, note: str, admissions: 
         async with Engine(config) as engine:
             await check_versions(engine, ImageRef.parse(patched), upgrades)
             original = f"{ImageRef.parse(image).name}@{event['source_digest']}"
-            await check_signature(engine.registry, ImageRef.parse(patched), original, stage.proxy.key.public)
+            await check_signature(engine.registry, ImageRef.parse(patched), original, stage.proxy.keys.signing.public)
     return Story(
         outcome=event["outcome"] or "failed",
         original=image,

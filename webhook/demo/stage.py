@@ -93,7 +93,7 @@ class Stage:
         reconcile(FolderStore(self.certs), wanted)
         self.proxy = await self._stack.enter_async_context(Proxy(self._proxy_config(_free_port())))
         public = self.folder / "signing.pub"
-        public.write_bytes(self.proxy.key.public.render_pem())
+        public.write_bytes(self.proxy.keys.signing.public.render_pem())
         log = self._stack.enter_context(self.audit_file.open("w"))
         self.webhook = await self._stack.enter_async_context(Webhook(self._webhook_config(public), AuditLog(log)))
         return self
