@@ -19,23 +19,63 @@ class ListenConfig(settings.ListenConfig):
     port: Port = 8443
 
 
-class AuthConfig(Section):
-    """Who may ask: /v1, pushes and deletions need a client certificate, the token or the password.
+_ACCOUNT = r"system:serviceaccount:[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?:[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?"
+ServiceAccountName = Annotated[str, Field(pattern=rf"^{_ACCOUNT}$")]
+NamespacePattern = Annotated[str, Field(pattern=r"^[-a-z0-9*?\[\]!]{1,63}$")]
 
-    Pulls are as `pull` says. `token_file` holds a bearer token, `password_file` one line `user:password`.
+
+class TokenReviewConfig(Section):
+    """Service accounts whose tokens are enough, checked by the cluster's API server (needs `cluster`).
+
+    A token must be meant for one of `audiences`, so that one made for the API server itself cannot be replayed here;
+    `allow` lists who may ask, as `system:serviceaccount:NAMESPACE:NAME`.
+    """
+
+    audiences: Annotated[tuple[str, ...], Field(min_length=1, max_length=8)]
+    allow: Annotated[tuple[ServiceAccountName, ...], Field(min_length=1)]
+
+
+class AuthConfig(Section):
+    """Who may ask: /v1, pushes and deletions need a client certificate, the token, the password or a service account.
+
+    Pulls are as `pull` says: by anybody, by who brings credentials (`basic`), or with short-lived tokens that those
+    credentials are exchanged for (`token`, at `realm`, by default /v2/token of the host that was asked). `token_file`
+    holds a bearer token, `password_file` one line `user:password`. `client_names` lists the common names of client
+    certificates that count; empty: all that `listen.tls.client_ca_file` vouches for.
     """
 
     client_certificates: bool = True
+    client_names: tuple[str, ...] = ()
     token_file: Path | None = None
     password_file: Path | None = None
-    pull: Literal["anonymous", "basic"] = "anonymous"
+    token_review: TokenReviewConfig | None = None
+    pull: Literal["anonymous", "token", "basic"] = "anonymous"
+    realm: str = ""
+    token_seconds: Annotated[int, Field(ge=60, le=3600)] = 300
+
+
+class GrantsConfig(Section):
+    """Pull secrets for the embedded mirror, so that nodes can pull private images from it (needs `cluster`).
+
+    The proxy keeps a Secret `admend-mirror` in each namespace that needs one (`cluster.pull_secrets.namespaces`). It
+    opens the repositories that the namespace's own credentials opened upstream within the last `seconds`. `key_file`
+    holds what the passwords are made from (by default a file in the mirror's folder); another `epoch` makes all anew.
+    """
+
+    enabled: bool = False
+    seconds: Annotated[Seconds, Field(ge=3600)] = 30 * 86400.0
+    epoch: Annotated[int, Field(ge=0)] = 0
+    key_file: Path | None = None
 
 
 class MirrorConfig(Section):
     """Where patched images live.
 
     `reference` is the host (and port) that nodes pull from, as it is written into pods. `registry` names an external
-    registry `host[:port][/prefix]`; without it the mirror is embedded, an OCI image layout in `path`.
+    registry `host[:port][/prefix]`; without it the mirror is embedded, an OCI image layout in `path`. `private` says
+    what happens to images that their registry does not give to everybody: pods keep them (`keep`), or they are patched
+    and rewritten like others (`rewrite`: nodes have credentials for the mirror). By default they are rewritten only
+    with `grants`.
     """
 
     reference: str
@@ -45,19 +85,31 @@ class MirrorConfig(Section):
     max_bytes: Bytes = 50 << 30
     retain: Seconds = 30 * 86400  # how long a superseded image is kept
     retain_every: Annotated[Seconds, Field(ge=1)] = 3600.0  # how often mirror and cache are cleaned up
+    private: Literal["keep", "rewrite"] | None = None
+    grants: GrantsConfig = GrantsConfig()
 
 
 class UpstreamConfig(Section):
     """Which registries may be asked, and how.
 
     `allow` lists hosts (`host[:port]`, `*.suffix`); null allows every public one. `private` lists hosts that may
-    resolve to private or loopback addresses, `plain_http` those that are spoken to without TLS.
+    resolve to private or loopback addresses, `plain_http` those that are spoken to without TLS, and
+    `plain_http_credentials` those of them that credentials are sent to all the same. `token_realms` lists, by registry,
+    other hosts that its credentials may be exchanged at.
+
+    The logins of `docker_config` serve the command line, requests without a namespace, and pods of the namespaces that
+    match `credential_namespaces` (shell patterns). With `credentials_open` what they open counts as public: whoever may
+    pull from the mirror gets it.
     """
 
     allow: tuple[str, ...] | None = None
     private: tuple[str, ...] = ()
     plain_http: tuple[str, ...] = ()
+    plain_http_credentials: tuple[str, ...] = ()
+    token_realms: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     docker_config: Path | None = None
+    credential_namespaces: tuple[NamespacePattern, ...] = ()
+    credentials_open: bool = False
     ca_file: Path | None = None
     timeout: Seconds = 30.0
 
@@ -172,6 +224,13 @@ class NamespaceSelection(Section):
     exclude: tuple[str, ...] = ("kube-system",)
 
 
+class PullSecretsConfig(Section):
+    """Whether the proxy reads the pull secrets that pods name, in the namespaces that match `namespaces` (patterns)."""
+
+    enabled: bool = False
+    namespaces: tuple[NamespacePattern, ...] = ()
+
+
 class ClusterConfig(Section):
     """The Kubernetes cluster that the proxy serves; without this section it asks no API server for anything.
 
@@ -183,6 +242,7 @@ class ClusterConfig(Section):
     kubeconfig: Path | None = None
     lease: str = "admend-proxy"
     namespaces: NamespaceSelection = NamespaceSelection()
+    pull_secrets: PullSecretsConfig = PullSecretsConfig()
 
 
 class ProxyConfig(Section):
@@ -206,3 +266,11 @@ class ProxyConfig(Section):
     tag_ttl: Seconds = 300.0
     negative_ttl: Seconds = 30.0
     mirror_ttl: Seconds = 60.0  # how long the mirror's word that it has an image is believed
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.auth.token_review is not None and self.cluster is None:
+            raise ValueError("auth.token_review asks the cluster's API server: give the section cluster too")
+        if self.mirror.grants.enabled and (self.cluster is None or self.mirror.registry is not None):
+            raise ValueError("mirror.grants is for an embedded mirror in a cluster: give cluster, not mirror.registry")
+        return self

@@ -8,6 +8,7 @@ kept in the mirror: their manifests are handed through and their blobs come from
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy.access import Caller
 from proxy.api import Outcome, ResolveRequest
 from proxy.blobs import BlobStore
 from proxy.errors import AdmendError, UpstreamRefused, UpstreamUnavailable
@@ -36,7 +37,7 @@ class PullThrough:
     reference: str  # the mirror's host as nodes name it
     seen: dict[Digest, Descriptor]
 
-    async def manifest(self, repository: str, reference: str) -> Manifest | Index | None:
+    async def manifest(self, repository: str, reference: str, _caller: Caller) -> Manifest | Index | None:
         """Return the manifest for a name and a tag or digest; None where the name is no upstream's.
 
         Raises UpstreamUnavailable when the patch is still under way: the client tries again.
@@ -61,7 +62,7 @@ class PullThrough:
             raise UpstreamUnavailable(f"{original}: {answer.reason}")
         return self._remember(await self.registry.get_manifest(ImageRef.parse(answer.source)))
 
-    async def blob(self, repository: str, digest: Digest) -> Path | None:
+    async def blob(self, repository: str, digest: Digest, _caller: Caller) -> Path | None:
         """Return a blob of an original whose manifest was handed through before, from the cache or the upstream."""
         descriptor = self.seen.get(digest)
         original = self.mirror.original_of(ImageRef.parse(f"{self.reference}/{repository}@{digest}"))

@@ -20,11 +20,13 @@ from certs.serving import ServingContext
 from certs.settings import describe_listening
 from proxy.access import Access
 from proxy.blobs import BlobStore
-from proxy.config import AuthConfig, ProxyConfig
+from proxy.config import ProxyConfig
 from proxy.credentials import Credentials
 from proxy.derived import Derived
 from proxy.egress import Egress, EgressPolicy
 from proxy.errors import AdmendError, MalformedInput, ResourceExhausted
+from proxy.kube.cluster import Cluster
+from proxy.kube.tokens import TokenReviews
 from proxy.machine import read_settings, read_source_credentials, source_hosts
 from proxy.marks import MarkBook
 from proxy.mirror import EmbeddedMirror, Mirror, open_mirror
@@ -34,6 +36,7 @@ from proxy.patcher import Patcher, policy_hash
 from proxy.pool import PoolLimits, WorkerPool
 from proxy.publish import Publisher
 from proxy.pullthrough import PullThrough
+from proxy.pulltokens import PULL_KEY, NamespacePasswords, PullTokens, load_or_make_pull_key
 from proxy.records import Records
 from proxy.registry import Registry
 from proxy.resolve import Resolve, ResolveSettings
@@ -114,6 +117,9 @@ class Proxy:
         self.config = config
         self.engine = Engine(config)
         self.keys = open_keys(config)
+        self.cluster = Cluster(config.cluster) if config.cluster else None
+        review = config.auth.token_review
+        self.reviews = TokenReviews(self.cluster, review) if self.cluster and review else None
         self.mirror: Mirror = open_mirror(config.mirror, self.engine.registry, cache=self.engine.store)
         self.engine.sources.admit_date = MarkBook(self.mirror, self.keys).admit
         self.resolve = self._make_resolve()
@@ -149,7 +155,8 @@ class Proxy:
         through = PullThrough(
             self.resolve, self.mirror, engine.registry, engine.store, self.config.mirror.reference, {}
         )
-        return Parts(self.resolve, self.mirror, through, read_access(self.config.auth), self._metrics(tls))
+        access = read_access(self.config, self.reviews)
+        return Parts(self.resolve, self.mirror, through, access, self._metrics(tls))
 
     def _metrics(self, tls: ServingContext | None) -> Metrics:
         engine, metrics, mirror, upkeep = self.engine, Metrics(), self.mirror, self.upkeep
@@ -178,6 +185,10 @@ class Proxy:
     async def _start(self) -> None:
         listen = self.config.listen
         await self._stack.enter_async_context(self.engine)
+        if self.cluster is not None:
+            self._stack.callback(self.cluster.close)
+        if self.reviews is not None:
+            self._stack.push_async_callback(self.reviews.close)
         self._stack.push_async_callback(self.mirror.close)
         self._stack.push_async_callback(self.resolve.close)
         await self._stack.enter_async_context(self.upkeep)
@@ -233,17 +244,25 @@ def open_keys(config: ProxyConfig) -> FollowedKeys:
     return FollowedKeys(path, config.trusted_keys)
 
 
-def read_access(config: AuthConfig) -> Access:
+def read_access(config: ProxyConfig, reviews: TokenReviews | None) -> Access:
     """Return who may ask, with the secrets read from their files; MalformedInput names a file that is wrong."""
-    username, _, password = _secret(config.password_file).partition(":")
-    if config.password_file and not (username and password):
-        raise MalformedInput("needs one line user:password", file=str(config.password_file))
+    auth = config.auth
+    username, _, password = _secret(auth.password_file).partition(":")
+    if auth.password_file and not (username and password):
+        raise MalformedInput("needs one line user:password", file=str(auth.password_file))
+    host, grants = config.mirror.reference.partition("/")[0], config.mirror.grants
+    key = load_or_make_pull_key(grants.key_file or config.mirror.path / PULL_KEY) if not config.mirror.registry else b""
     return Access(
         username=username,
         password=password,
-        token=_secret(config.token_file),
-        pull=config.pull,
-        client_certificates=config.client_certificates,
+        token=_secret(auth.token_file),
+        pull=auth.pull,
+        client_certificates=auth.client_certificates,
+        client_names=frozenset(auth.client_names),
+        review=reviews.review if reviews else None,
+        namespaces=NamespacePasswords(key, grants.epoch) if grants.enabled else None,
+        tokens=PullTokens(key, host, auth.token_seconds) if key else None,
+        realm=auth.realm,
     )
 
 

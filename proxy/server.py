@@ -1,9 +1,10 @@
 """The proxy's routes: /v1 for the webhook and people, /v2 for registry clients, health and metrics.
 
 Owns the routes and errors -> HTTP, nothing else. /v1 needs what a push needs: a client certificate or the configured
-token or password (see `access`).
+token or password, a listed service account (see `access`).
 """
 
+import logging
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -11,13 +12,17 @@ from pydantic import ValidationError
 
 from proxy.access import Access
 from proxy.api import ErrorBody, ResolveRequest
+from proxy.errors import UpstreamUnavailable
 from proxy.mirror import EmbeddedMirror, Mirror
 from proxy.pullthrough import PullThrough
 from proxy.resolve import Resolve
+from proxy.rights import Rights
 from proxy.telemetry import Metrics
 from proxy.v2 import Hooks, add_v2_routes
 
 MAX_REQUEST = 64 << 10  # bytes of a /v1 body
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,7 @@ class Parts:
     pull_through: PullThrough
     access: Access
     metrics: Metrics
+    rights: Rights | None = None  # of an embedded mirror
 
 
 def make_app(parts: Parts) -> web.Application:
@@ -41,7 +47,7 @@ def make_app(parts: Parts) -> web.Application:
     app.router.add_get("/metrics", routes.metrics)
     if isinstance(parts.mirror, EmbeddedMirror):
         hooks = Hooks(parts.pull_through.manifest, parts.pull_through.blob)
-        add_v2_routes(app, parts.mirror, parts.access, hooks)
+        add_v2_routes(app, parts.mirror, parts.access, hooks, parts.rights)
     return app
 
 
@@ -51,8 +57,9 @@ class _Routes:
 
     async def resolve(self, request: web.Request) -> web.Response:
         """POST /v1/resolve."""
-        if not self._parts.access.may_push(request):
-            return _problem(401, "unauthorized", "/v1 needs a client certificate or the configured token")
+        refused = await authorize(self._parts.access, request)
+        if refused is not None:
+            return refused
         try:
             body = ResolveRequest.model_validate_json(await request.read())
         except web.HTTPRequestEntityTooLarge:
@@ -73,6 +80,21 @@ class _Routes:
         """GET /metrics."""
         body, content_type = self._parts.metrics.render(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+async def authorize(access: Access, request: web.Request) -> web.Response | None:
+    """Return why a /v1 request is refused, or None when its caller may ask."""
+    try:
+        caller = await access.identify(request)
+    except UpstreamUnavailable as error:
+        return _problem(503, error.code, str(error))
+    if caller is not None and caller.trusted and caller.scope is None:
+        _log.debug("%s %s by %s", request.method, request.path, caller)
+        return None
+    who = caller or "wrong credentials"
+    _log.warning("%s %s from %s: refused, %s", request.method, request.path, request.remote, who)
+    message = "/v1 needs a listed client certificate, the configured token or password, or a listed service account"
+    return _problem(401, "unauthorized", message)
 
 
 def _problem(status: int, code: str, message: str) -> web.Response:

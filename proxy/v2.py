@@ -4,26 +4,35 @@ Owns which route is which; `v2_pull` and `v2_push` answer them.
 Specification: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#endpoints
 """
 
-from functools import partial
-
 from aiohttp import web
 
-from proxy.access import Access
+from proxy.access import TOKEN_PATH, Access
 from proxy.mirror import EmbeddedMirror
+from proxy.rights import Rights
 from proxy.uploads import Uploads
+from proxy.v2_guard import Guard
 from proxy.v2_pull import Hooks, Reader
 from proxy.v2_push import Writer
 
 __all__ = ["Hooks", "add_v2_routes"]
 
 
-def add_v2_routes(app: web.Application, mirror: EmbeddedMirror, access: Access, hooks: Hooks | None = None) -> None:
+def add_v2_routes(
+    app: web.Application,
+    mirror: EmbeddedMirror,
+    access: Access,
+    hooks: Hooks | None = None,
+    rights: Rights | None = None,
+) -> None:
     """Serve a mirror under /v2/ of `app`."""
-    reader = Reader(mirror, access, hooks or Hooks())
+    guard = Guard(mirror, access, rights or Rights(mirror.visibility))
+    reader = Reader(mirror, guard, hooks or Hooks())
     uploads = Uploads(mirror.blobs)
-    writer = Writer(reader, uploads)
-    read, write = reader.guard, partial(reader.guard, push=True)
+    writer = Writer(guard, mirror, uploads)
+    read, write = guard.read, guard.write
     router = app.router
+    router.add_get(TOKEN_PATH, guard.token)
+    router.add_post(TOKEN_PATH, guard.token)
     router.add_get("/v2/", read(reader.base))
     router.add_get("/v2", read(reader.base))
     router.add_get("/v2/_catalog", read(reader.catalog))

@@ -1,49 +1,29 @@
-"""The /v2/ routes that pull, list and delete, and the error bodies of all of them.
+"""The /v2/ routes that pull, list and delete.
 
-Owns their wire form and the check of credentials. Refuses what is not a name, a tag or a digest. Blobs belong to the
-whole mirror: a client that knows a digest may read it under any name.
+Owns their wire form. Refuses what is not a name, a tag or a digest. Files are shared by all repositories, and yet a
+client reads a blob only through a repository that holds it and that it may pull: who knows a digest knows nothing.
 Specification: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md
 """
 
 import json
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote
 
 from aiohttp import web
 
-from proxy.access import CHALLENGE, Access
-from proxy.errors import (
-    AdmendError,
-    MalformedInput,
-    ResourceExhausted,
-    TrustFailure,
-    Unsupported,
-    UpstreamRefused,
-    UpstreamUnavailable,
-)
+from proxy.access import Caller
 from proxy.mirror import EmbeddedMirror
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import OCI_INDEX, Index, Manifest
 from proxy.oci.reference import ImageRef
+from proxy.v2_guard import CALLER, Guard, problem
 
 MAX_PAGE = 10_000  # entries of one listing
 
-_log = logging.getLogger(__name__)
-
-_ANSWERS: dict[type[AdmendError], tuple[int, str]] = {
-    MalformedInput: (400, "MANIFEST_INVALID"),
-    Unsupported: (415, "UNSUPPORTED"),
-    TrustFailure: (502, "DIGEST_INVALID"),
-    ResourceExhausted: (507, "TOOMANYREQUESTS"),
-}
-
-ManifestMiss = Callable[[str, str], Awaitable[Manifest | Index | None]]
-BlobMiss = Callable[[str, Digest], Awaitable[Path | None]]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ManifestMiss = Callable[[str, str, Caller], Awaitable[Manifest | Index | None]]
+BlobMiss = Callable[[str, Digest, Caller], Awaitable[Path | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,81 +31,31 @@ class Hooks:
     """What is asked when the mirror does not have something; both take the repository's name in the mirror first.
 
     `on_manifest_miss` takes a tag or digest (pull-through: it returns the patched image's manifest), `on_blob_miss` a
-    digest, and returns a checked local file.
+    digest, and returns a checked local file. The last argument is who asks.
     """
 
     on_manifest_miss: ManifestMiss | None = None
     on_blob_miss: BlobMiss | None = None
 
 
-def problem(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    """Return an error in the specification's form."""
-    body = {"errors": [{"code": code, "message": message}]}
-    return web.json_response(body, status=status, headers=headers)
-
-
-def explain(error: AdmendError) -> web.Response:
-    """Return the answer for an error of admend's own."""
-    text = str(error)
-    if isinstance(error, UpstreamRefused):
-        absent = error.status == HTTPStatus.NOT_FOUND
-        return problem(404, "MANIFEST_UNKNOWN", text) if absent else problem(403, "DENIED", text)
-    if isinstance(error, UpstreamUnavailable):
-        return problem(503, "TOOMANYREQUESTS", text, {"Retry-After": str(int(error.retry_after or 5))})
-    status, code = _ANSWERS.get(type(error), (500, "UNKNOWN"))
-    return problem(status, code, text)
-
-
 class Reader:
     """The routes that change nothing, and deletion."""
 
-    def __init__(self, mirror: EmbeddedMirror, access: Access, hooks: Hooks) -> None:
-        self.mirror, self.access, self._hooks = mirror, access, hooks
+    def __init__(self, mirror: EmbeddedMirror, guard: Guard, hooks: Hooks) -> None:
+        self.mirror, self._guard, self._hooks = mirror, guard, hooks
 
-    def guard(self, handler: Handler, *, push: bool = False) -> Handler:
-        """Wrap a handler: credentials first, errors of admend as answers."""
-
-        async def guarded(request: web.Request) -> web.StreamResponse:
-            allowed = self.access.may_push(request) if push else self.access.may_pull(request)
-            if not allowed:
-                what = "pushing and deleting need" if push else "pulling needs"
-                message = f"{what} the mirror's credentials; none or wrong ones came"
-                return problem(401, "UNAUTHORIZED", message, {"WWW-Authenticate": CHALLENGE})
-            try:
-                self.ref(request)
-            except MalformedInput as error:
-                reads = request.method in {"GET", "HEAD"}
-                return problem(404, "NAME_UNKNOWN", str(error)) if reads else problem(400, "NAME_INVALID", str(error))
-            try:
-                return await handler(request)
-            except AdmendError as error:
-                _log.info("%s %s: %s", request.method, request.path, error)
-                return explain(error)
-
-        return guarded
-
-    def ref(self, request: web.Request) -> ImageRef:
-        """Return what a route's name and reference mean, `?ns=` of containerd mirrors applied."""
-        name = request.match_info.get("name", "x")
-        reference = request.match_info.get("reference", "latest")
-        at = "@" if ":" in reference else ":"
-        namespace = request.query.get("ns", "")
-        if namespace and namespace != self.mirror.naming.host and request.method in {"GET", "HEAD"}:
-            return self.mirror.name_for(ImageRef.parse(f"{namespace}/{name}{at}{reference}"))
-        parsed = ImageRef.parse(f"{self.mirror.naming.host}/{name}{at}{reference}")
-        return ImageRef(self.mirror.naming.host, name, parsed.tag, parsed.digest)
-
-    async def base(self, _: web.Request) -> web.StreamResponse:
+    async def base(self, request: web.Request) -> web.StreamResponse:
         """GET /v2/: the API is spoken here. The challenge comes with the 200 too: clients take it from here only."""
-        headers = {"Docker-Distribution-API-Version": "registry/2.0", "WWW-Authenticate": CHALLENGE}
+        challenge = self._guard.access.challenge(request)
+        headers = {"Docker-Distribution-API-Version": "registry/2.0", "WWW-Authenticate": challenge}
         return web.json_response({}, headers=headers)
 
     async def manifest(self, request: web.Request) -> web.StreamResponse:
         """GET and HEAD of a manifest, by tag or digest."""
-        ref = self.ref(request)
+        ref = self._guard.ref(request)
         manifest = await self.mirror.get_manifest(ref)
         if manifest is None and self._hooks.on_manifest_miss is not None:
-            manifest = await self._hooks.on_manifest_miss(ref.repository, ref.selector)
+            manifest = await self._hooks.on_manifest_miss(ref.repository, ref.selector, request[CALLER])
         if manifest is None or (ref.digest is not None and ref.digest != manifest.digest):
             return problem(404, "MANIFEST_UNKNOWN", f"{ref}: no such manifest in the mirror")
         digest = str(manifest.digest)
@@ -138,14 +68,15 @@ class Reader:
 
     async def blob(self, request: web.Request) -> web.StreamResponse:
         """GET and HEAD of a blob; one range of bytes may be asked for."""
-        ref = self.ref(request)
+        ref = self._guard.ref(request)
         if ref.digest is None:
             return problem(400, "DIGEST_INVALID", "a blob is asked for by its digest")
         path: Path | None = None
-        if self.mirror.blobs.has(ref.digest):
+        caller = request[CALLER]
+        if self.mirror.blobs.has(ref.digest) and (caller.trusted or await self.mirror.holds(ref)):
             path = self.mirror.blobs.path(ref.digest)
         elif self._hooks.on_blob_miss is not None:
-            path = await self._hooks.on_blob_miss(ref.repository, ref.digest)
+            path = await self._hooks.on_blob_miss(ref.repository, ref.digest, caller)
         if path is None:
             return problem(404, "BLOB_UNKNOWN", f"{ref.digest}: no such blob in the mirror")
         headers = {"Docker-Content-Digest": str(ref.digest), "Content-Type": "application/octet-stream"}
@@ -155,19 +86,20 @@ class Reader:
 
     async def tags(self, request: web.Request) -> web.StreamResponse:
         """GET of a repository's tags, in pages."""
-        name = self.ref(request).repository
+        name = self._guard.ref(request).repository
         if name not in self.mirror.layout.repositories():
             return problem(404, "NAME_UNKNOWN", f"{name}: no such repository in the mirror")
         names = await self.mirror.tags(ImageRef(self.mirror.naming.host, name))
         return _page(request, names, lambda page: {"name": name, "tags": list(page)})
 
     async def catalog(self, request: web.Request) -> web.StreamResponse:
-        """GET of the repositories, in pages."""
-        return _page(request, self.mirror.layout.repositories(), lambda page: {"repositories": list(page)})
+        """GET of the repositories that the client may pull from, in pages."""
+        names = [name for name in self.mirror.layout.repositories() if self._guard.may_read(request[CALLER], name)]
+        return _page(request, names, lambda page: {"repositories": list(page)})
 
     async def referrers(self, request: web.Request) -> web.StreamResponse:
         """GET of the manifests whose subject is a digest; never a 404."""
-        ref = self.ref(request)
+        ref = self._guard.ref(request)
         if ref.digest is None:
             return problem(400, "DIGEST_INVALID", "referrers are asked for by the digest of their subject")
         wanted = request.query.get("artifactType", "")
@@ -180,7 +112,7 @@ class Reader:
 
     async def delete_manifest(self, request: web.Request) -> web.StreamResponse:
         """DELETE of a tag, or of a manifest with all its tags."""
-        ref = self.ref(request)
+        ref = self._guard.ref(request)
         if not await self.mirror.delete(ref):
             return problem(404, "MANIFEST_UNKNOWN", f"{ref}: no such manifest in the mirror")
         return web.Response(status=202)

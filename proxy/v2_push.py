@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from proxy.errors import MalformedInput, ResourceExhausted, TrustFailure
+from proxy.mirror import EmbeddedMirror
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import MAX_MANIFEST, parse_manifest
 from proxy.uploads import MAX_BLOB, Session, Uploads
-from proxy.v2_pull import Reader, problem
+from proxy.v2_guard import Guard, problem
 
 _RANGE = re.compile(r"(?:bytes )?([0-9]{1,15})-([0-9]{1,15})(?:/.*)?")
 
@@ -23,12 +24,12 @@ _RANGE = re.compile(r"(?:bytes )?([0-9]{1,15})-([0-9]{1,15})(?:/.*)?")
 class Writer:
     """The routes that push."""
 
-    def __init__(self, reader: Reader, uploads: Uploads) -> None:
-        self._reader, self._mirror, self._uploads = reader, reader.mirror, uploads
+    def __init__(self, guard: Guard, mirror: EmbeddedMirror, uploads: Uploads) -> None:
+        self._guard, self._mirror, self._uploads = guard, mirror, uploads
 
     async def start(self, request: web.Request) -> web.StreamResponse:
         """POST: mount a blob, take one whole (`?digest=`), or begin an upload."""
-        name = self._reader.ref(request).repository
+        name = self._guard.ref(request).repository
         mount = request.query.get("mount")
         if mount is not None and self._mirror.blobs.has(digest := Digest.parse(mount)):
             return _created(name, digest)
@@ -75,7 +76,7 @@ class Writer:
 
     async def put_manifest(self, request: web.Request) -> web.StreamResponse:
         """PUT of a manifest by tag or digest; everything it references must be there."""
-        ref = self._reader.ref(request)
+        ref = self._guard.ref(request)
         too_large = problem(413, "SIZE_INVALID", f"a manifest has {MAX_MANIFEST} bytes at the most")
         if (request.content_length or 0) > MAX_MANIFEST:
             return too_large
@@ -103,7 +104,7 @@ class Writer:
         return web.Response(status=201, headers=headers)
 
     def _find(self, request: web.Request) -> Session | None:
-        return self._uploads.find(self._reader.ref(request).repository, request.match_info["session"])
+        return self._uploads.find(self._guard.ref(request).repository, request.match_info["session"])
 
     @contextlib.asynccontextmanager
     async def _held(self, request: web.Request) -> AsyncIterator[Session | None]:

@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from proxy.blobs import BlobStore
 from proxy.errors import AdmendError, MalformedInput, TrustFailure
 from proxy.mirror.collect import GRACE, content, expire, plan, retire, sweep_manifests, unneeded
-from proxy.mirror.layout import Layout
+from proxy.mirror.holdings import Holdings
+from proxy.mirror.layout import Layout, Visibility
 from proxy.mirror.tags import is_immutable, is_source, patched_tag, superseded_tag
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Descriptor, Index, Manifest, parse_manifest
@@ -48,7 +50,8 @@ class EmbeddedMirror:
         except BaseException:
             self.layout.close()
             raise
-        self._writing = asyncio.Lock()
+        self._holdings = Holdings(self.layout, self.blobs)
+        self._looking, self._writing = asyncio.Lock(), asyncio.Lock()
         self._rendering: asyncio.Task[None] | None = None
         self._stale = False
         self._policy: tuple[float, AbstractSet[Digest]] | None = None
@@ -72,6 +75,24 @@ class EmbeddedMirror:
     def original_of(self, ref: ImageRef) -> ImageRef | None:
         """Return the upstream name of a reference into the mirror; None when it points elsewhere."""
         return self.naming.original_of(ref)
+
+    async def holds(self, ref: ImageRef) -> bool:
+        """Say whether a manifest of the name references the blob that the digest of `ref` names."""
+        digest = ref.digest
+        if digest is None:
+            return False
+        async with self._looking:
+            return await asyncio.to_thread(lambda: self._holdings.has(ref.repository, digest))
+
+    def visibility(self, repository: str) -> Visibility:
+        """Return whether a repository is public or private; "" as long as nothing is known."""
+        return self.layout.visibility(repository)
+
+    async def set_visibility(self, repository: str, visibility: Literal["public", "private"]) -> None:
+        """Note that a repository is public or private."""
+        if self.layout.visibility(repository) != visibility:
+            async with self._writing:
+                await in_thread(lambda: self.layout.set_visibility(repository, visibility))
 
     def resolve(self, ref: ImageRef) -> Descriptor | None:
         """Return the descriptor of what the digest of `ref`, or else its tag, names."""

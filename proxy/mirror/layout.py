@@ -8,6 +8,7 @@ Owns everything under its root but the blobs' contents:
     repositories/<name>/_manifests/<algorithm>-<hex>   a manifest is in the repository; holds its descriptor
     repositories/<name>/_tags/<tag>                    holds the descriptor that the tag points at
     repositories/<name>/_referrers/<subject>/<digest>  holds the descriptor of a manifest that has this subject
+    repositories/<name>/_visibility                    `public` or `private`, where one of them is known
 
 The small files are the truth. Each is written under a temporary name, flushed and renamed, so that at any moment a
 crash leaves either the old or the new one; a manifest's file comes after all it references, a tag after its manifest.
@@ -22,10 +23,11 @@ import json
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from proxy.errors import AdmendError, MalformedInput
 from proxy.files import TEMPORARY, writing
@@ -34,6 +36,8 @@ from proxy.oci.manifest import OCI_INDEX, Descriptor, Index, Manifest
 from proxy.partial import sync_folder
 
 REF_NAME = "org.opencontainers.image.ref.name"
+
+Visibility = Literal["public", "private", ""]
 
 _log = logging.getLogger(__name__)
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
@@ -61,6 +65,8 @@ class Layout:
             with writing(root / "oci-layout") as out:
                 out.write(b'{"imageLayoutVersion":"1.0.0"}')
             self._tags = dict(self._load_tags())
+            self._changes: Counter[str] = Counter()
+            self._visibility: dict[str, Visibility] = {}
             self.render_index()
         except BaseException:
             self.close()
@@ -107,6 +113,31 @@ class Layout:
         """Return the descriptor of a manifest in the repository."""
         return _read(self._folder(repository) / "_manifests" / _file_name(digest))
 
+    def changes(self, repository: str) -> int:
+        """Return how often the manifests of a repository have changed since the start."""
+        return self._changes.get(repository, 0)
+
+    def visibility(self, repository: str) -> Visibility:
+        """Return what is known of a repository; "" where nothing is."""
+        known = self._visibility.get(repository)
+        if known is None:
+            try:
+                text = (self._folder(repository) / "_visibility").read_text(encoding="ascii", errors="replace")
+            except (OSError, MalformedInput):  # absent, or a name that nothing has
+                return ""
+            known = "public" if text == "public" else "private"  # damaged: the safe one of the two
+            self._visibility[repository] = known
+        return known
+
+    def set_visibility(self, repository: str, visibility: Literal["public", "private"]) -> None:
+        """Note that a repository is public or private; it need not hold anything yet."""
+        file = self._folder(repository) / "_visibility"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with writing(file, durable=True) as out:
+            out.write(visibility.encode())
+        sync_folder(file.parent)
+        self._visibility[repository] = visibility
+
     def manifests(self, repository: str) -> dict[Digest, float]:
         """Return the manifests in the repository and when (Unix seconds) they came."""
         found: dict[Digest, float] = {}
@@ -124,6 +155,7 @@ class Layout:
         if manifest.subject is not None:  # first, so that a crash never leaves a manifest without its entry here
             _write(folder / "_referrers" / _file_name(manifest.subject.digest) / name, describe_referrer(manifest))
         _write(folder / "_manifests" / name, manifest.descriptor.to_json())
+        self._changes[repository] += 1
         self._tags.setdefault(repository, {})
 
     def drop_manifest(self, repository: str, digest: Digest, subject: Digest | None) -> None:
@@ -131,6 +163,7 @@ class Layout:
         folder = self._folder(repository)
         name = _file_name(digest)
         (folder / "_manifests" / name).unlink(missing_ok=True)
+        self._changes[repository] += 1
         if subject is not None:
             (folder / "_referrers" / _file_name(subject) / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not the last one
