@@ -13,6 +13,7 @@ from aiohttp import ClientResponse, ClientSession, web
 from proxy.access import Access
 from proxy.mirror import EmbeddedMirror, Naming
 from proxy.oci.manifest import Index, Manifest
+from proxy.rights import Rights
 from proxy.v2 import Hooks, add_v2_routes
 from tests.simulators.images import Built
 
@@ -65,10 +66,17 @@ async def serving(tmp_path: Path) -> AsyncIterator[Serve]:
         hooks: Hooks | None = None,
         max_bytes: int = 100 << 20,
         tls: ssl.SSLContext | None = None,
+        rights: dict[str, Any] | None = None,
     ) -> Served:
         mirror = EmbeddedMirror(tmp_path / "mirror", Naming("mirror.example"), max_bytes, grace=0.0)
         app = web.Application()
-        add_v2_routes(app, mirror, access or Access("admend", "secret", "token"), hooks)
+        add_v2_routes(
+            app,
+            mirror,
+            access or Access("admend", "secret", "token"),
+            hooks,
+            Rights(mirror.visibility, **(rights or {})),
+        )
         runner = web.AppRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.access import Caller
 from proxy.errors import UpstreamRefused, UpstreamUnavailable
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import MAX_MANIFEST, OCI_INDEX, OCI_MANIFEST, Index, Manifest
@@ -38,7 +39,7 @@ async def test_a_pushed_index_is_pulled_back_byte_for_byte(serve: Serve) -> None
 async def test_a_range_of_a_blob_is_served(serve: Serve, value: str, status: int, body: bytes | None) -> None:
     served = await serve()
     digest = await served.mirror.blobs.put_bytes(b"0123456789")
-    got = await served("GET", f"/v2/{REPO}/blobs/{digest}", headers={"Range": value})
+    got = await served("GET", f"/v2/{REPO}/blobs/{digest}", headers={"Range": value}, auth=AUTH)
     assert got.status == status
     if body is not None:
         assert await got.read() == body
@@ -69,7 +70,7 @@ async def test_a_blob_is_uploaded_in_pieces_that_must_follow_each_other(serve: S
     digest = Digest.of(b"hello world")
     done = await served("PUT", f"{place}?digest={digest}", data=b"world", headers={"Content-Range": "6-10"})
     assert (done.status, done.headers["Location"]) == (201, f"/v2/{REPO}/blobs/{digest}")
-    assert await (await served("GET", done.headers["Location"])).read() == b"hello world"
+    assert await (await served("GET", done.headers["Location"], auth=AUTH)).read() == b"hello world"
     assert (await served("GET", place, auth=AUTH)).status == 404
 
 
@@ -90,7 +91,7 @@ async def test_a_sha512_blob_may_be_pushed(serve: Serve) -> None:
     served = await serve()
     digest = f"sha512:{hashlib.sha512(b'x').hexdigest()}"
     assert (await served("POST", f"/v2/{REPO}/blobs/uploads/?digest={digest}", data=b"x")).status == 201
-    assert await (await served("GET", f"/v2/{REPO}/blobs/{digest}")).read() == b"x"
+    assert await (await served("GET", f"/v2/{REPO}/blobs/{digest}", auth=AUTH)).read() == b"x"
 
 
 async def test_a_blob_that_is_there_is_mounted_and_another_begins_an_upload(serve: Serve) -> None:
@@ -190,7 +191,7 @@ async def test_a_miss_is_given_to_the_hooks(serve: Serve, tmp_path: Path) -> Non
     files = built.files(tmp_path / "files")
     asked: list[tuple[str, str]] = []
 
-    async def manifest(name: str, reference: str) -> Manifest | Index | None:
+    async def manifest(name: str, reference: str, _caller: Caller) -> Manifest | Index | None:
         asked.append((name, reference))
         if reference == "down":
             raise UpstreamUnavailable("the upstream does not answer", retry_after=7)
@@ -198,7 +199,7 @@ async def test_a_miss_is_given_to_the_hooks(serve: Serve, tmp_path: Path) -> Non
             raise UpstreamRefused("the upstream wants credentials", status=401)
         return built.top
 
-    async def blob(name: str, digest: Digest) -> Path | None:
+    async def blob(name: str, digest: Digest, _caller: Caller) -> Path | None:
         return files.get(digest)
 
     served = await serve(hooks=Hooks(manifest, blob))

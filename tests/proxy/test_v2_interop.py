@@ -13,6 +13,8 @@ from proxy.access import Access
 from proxy.mirror import EmbeddedMirror, Naming
 from proxy.oci.digest import Digest
 from proxy.oci.reference import ImageRef
+from proxy.pulltokens import NamespacePasswords, PullTokens
+from proxy.rights import Rights
 from proxy.v2 import add_v2_routes
 from tests.simulators.images import build, build_index
 from tests.support import require_root, require_tool
@@ -112,3 +114,36 @@ async def test_podman_pulls_from_the_mirror(mirror: EmbeddedMirror, address: str
     text = await asyncio.to_thread(Path(folder, "hello").read_text)
     assert text == "hello from the mirror"
     await run("podman", *storage, "image", "umount", name)
+
+
+async def test_skopeo_exchanges_credentials_for_tokens_when_pulls_need_them(
+    mirror: EmbeddedMirror, tmp_path: Path
+) -> None:
+    passwords = NamespacePasswords(b"k" * 32)
+    access = Access(
+        "admend", "secret", pull="token", namespaces=passwords, tokens=PullTokens(b"k" * 32, "mirror.example")
+    )
+    app = web.Application()
+    add_v2_routes(
+        app, mirror, access, rights=Rights(mirror.visibility, granted=lambda *pair: pair == ("shop", NAME.repository))
+    )
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    try:
+        built = build("one")
+        await mirror.put_image(NAME, built.top, (), built.files(tmp_path / "b"), tags=["1"])
+        await mirror.set_visibility(NAME.repository, "private")
+        source, out = f"docker://{host}:{port}/{NAME.repository}:1", f"oci:{tmp_path}/out:x"
+        for creds in (["--src-no-creds"], ["--src-creds=bank:" + passwords.password("bank")], ["--src-creds=shop:x"]):
+            with pytest.raises(AssertionError, match=r"unauthorized|denied|authentication|may not"):
+                await run("skopeo", "copy", "--src-tls-verify=false", *creds, source, out)
+        for creds in ("admend:secret", "shop:" + passwords.password("shop")):
+            await run("skopeo", "copy", "--src-tls-verify=false", f"--src-creds={creds}", source, out)
+        await run(
+            "skopeo", "copy", "--dest-tls-verify=false", "--dest-creds=admend:secret", out,
+            f"docker://{host}:{port}/team/copy:new",
+        )  # fmt: skip
+    finally:
+        await runner.cleanup()
