@@ -192,11 +192,6 @@ def render_key(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def render_public_key(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Render the public half of a key as PEM, as cosign and openssl read it."""
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
 def _issue_leaf(
     ca: Identity,
     subject: str,

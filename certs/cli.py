@@ -1,4 +1,4 @@
-"""The command `admend-certs`: issue, rotate, show.
+"""The command `admend-certs`: issue, rotate, rotate-signing-key, show.
 
 Owns arguments, exit codes and what is printed. Exit codes: 0 done, 1 failed, 2 usage (a wrong
 configuration included). With `--json` exactly one
@@ -24,7 +24,7 @@ from certs.config import CertsConfig
 from certs.errors import CertificateError, SettingsError
 from certs.holdings import Wanted, parse_holdings
 from certs.lease import Lease
-from certs.rotate import keep_fresh, reconcile
+from certs.rotate import keep_fresh, reconcile, rotate_signing
 from certs.settings import load_settings
 from certs.store import FolderStore, Store
 
@@ -63,6 +63,11 @@ def make_parser() -> argparse.ArgumentParser:
     rotate.add_argument("--config", type=Path, required=True, metavar="FILE")
     rotate.add_argument("--once", action="store_true", help="make one pass and end")
     rotate.set_defaults(run=_rotate)
+    key = commands.add_parser("rotate-signing-key", help="replace the key that signs images, without a gap in trust")
+    place = key.add_mutually_exclusive_group(required=True)
+    place.add_argument("--config", type=Path, metavar="FILE", help="the configuration that rotate runs with")
+    place.add_argument("--dir", type=Path, metavar="DIR", help="the folder that issue made")
+    key.set_defaults(run=_rotate_signing_key)
     show = commands.add_parser("show", help="say what a folder holds")
     show.add_argument("--dir", type=Path, required=True, metavar="DIR")
     show.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
@@ -87,6 +92,13 @@ def _rotate(options: argparse.Namespace) -> None:
             after_pass()
         return
     asyncio.run(_serve(config, store, after_pass, lease))
+
+
+def _rotate_signing_key(options: argparse.Namespace) -> None:
+    store = FolderStore(options.dir) if options.dir else _open(load_settings(options.config, CertsConfig))[0]
+    when = rotate_signing(store)
+    text = f"{store}: the new key signs from {when.isoformat()} on, at the next pass of rotate or issue" if when else ""
+    print(text or f"{store}: nothing to do")  # noqa: T201 - this is the command's output
 
 
 def _open(config: CertsConfig) -> tuple[Store, Callable[[], object] | None, Lease | None]:

@@ -36,15 +36,18 @@ class CertsConfig(Section):
     ips: tuple[str, ...] = ()
     client: str | None = None
     signing: bool = False  # also make the key pair that signs patched images
+    authority: bool = True  # false: certificates are somebody else's matter (cert-manager), only signing keys are kept
     check_seconds: Annotated[float, Field(ge=1)] = 30.0  # a Secret that was deleted or damaged heals as fast
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.folder is None) == (self.cluster is None):
             raise ValueError("name either a folder or a cluster's Secret")
+        if not self.authority and (self.dns_names or self.ips or self.client):
+            raise ValueError("authority: false makes no certificates: leave dns_names, ips and client out")
         return self
 
     @property
     def wanted(self) -> Wanted:
         """What there must be."""
-        return Wanted(self.dns_names, self.ips, self.client, self.signing)
+        return Wanted(self.dns_names, self.ips, self.client, self.signing, self.authority)

@@ -7,7 +7,8 @@ folder, in a Secret, or in a volume that a Secret is mounted as:
     ca.key       key of the authority that signs
     ca-next.crt  the successor, already trusted, not yet signing;  ca-next.key  its key
     tls.crt tls.key        the serving certificate      client.crt client.key  the client certificate
-    signing.pem signing.pub  the key pair that signs patched images: made once, never replaced
+
+The keys that sign images stand beside them (see `signing`).
 
 How an authority is replaced without a moment in which somebody distrusts somebody:
  1. two thirds of its life are over: a successor is made and trusted beside it;
@@ -16,11 +17,10 @@ How an authority is replaced without a moment in which somebody distrusts somebo
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from certs.authority import (
     BACKDATE,
@@ -31,55 +31,55 @@ from certs.authority import (
     issue_ca,
     issue_client,
     issue_server,
-    make_key,
     names_of,
     needs_renewal,
     parse_certificates,
     parse_key,
     render_certificates,
-    render_key,
-    render_public_key,
     same_key,
     subject_names,
 )
 from certs.errors import CertificateError
+from certs.signing import SIGNING_FILES, SIGNING_KEY, SIGNING_NEXT, parse_signing, render_signing, renew_signing
 
 OVERLAP = timedelta(hours=24)  # a kubelet shows a changed Secret within minutes; people's copies take longer
 CA_CERT, CA_KEY = "ca.crt", "ca.key"
 NEXT_CERT, NEXT_KEY = "ca-next.crt", "ca-next.key"
 SERVER_CERT, SERVER_KEY = "tls.crt", "tls.key"
 CLIENT_CERT, CLIENT_KEY = "client.crt", "client.key"
-SIGNING_KEY, SIGNING_PUBLIC = "signing.pem", "signing.pub"
 # Keys before what they belong to, the bundle before leafs: what a writer leaves half-way, the next pass mends.
 FILES = (
     *(NEXT_KEY, NEXT_CERT, CA_KEY, CA_CERT),
-    *(SERVER_KEY, SERVER_CERT, CLIENT_KEY, CLIENT_CERT, SIGNING_KEY, SIGNING_PUBLIC),
+    *(SERVER_KEY, SERVER_CERT, CLIENT_KEY, CLIENT_CERT, *SIGNING_FILES),
 )
-SECRET_FILES = frozenset({CA_KEY, NEXT_KEY, SERVER_KEY, CLIENT_KEY, SIGNING_KEY})
+SECRET_FILES = frozenset({CA_KEY, NEXT_KEY, SERVER_KEY, CLIENT_KEY, SIGNING_KEY, SIGNING_NEXT})
 
 Files = Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What there must be: a serving certificate for these names, a client one of that name, a signing key."""
+    """What there must be: a serving certificate for these names, a client one of that name, a signing key.
+
+    Without `authority` the certificates are somebody else's matter, and only the signing key is kept.
+    """
 
     dns_names: tuple[str, ...] = ()
     ips: tuple[str, ...] = ()
     client: str | None = None
     signing: bool = False
+    authority: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """The authorities, the leafs and the key that signs images."""
+    """The authorities and the leafs."""
 
     authority: Identity
     successor: Identity | None = None
     retired: tuple[x509.Certificate, ...] = ()
     server: Identity | None = None
     client: Identity | None = None
-    signing: ec.EllipticCurvePrivateKey | None = field(default=None, repr=False)
 
     @property
     def trusted(self) -> tuple[x509.Certificate, ...]:
@@ -104,17 +104,29 @@ def renew(holdings: Holdings | None, wanted: Wanted, now: datetime) -> Holdings:
         client is None or _is_due(client, held, now) or common_name_of(client.certificate) != wanted.client
     ):
         client = issue_client(held.authority, wanted.client, now)
-    signing = held.signing or (make_key() if wanted.signing else None)
-    return replace(held, server=server, client=client, signing=signing)
+    return replace(held, server=server, client=client)
+
+
+def renew_files(files: Files, wanted: Wanted, now: datetime) -> dict[str, bytes]:
+    """Return all files as they must be now; equal to the ones given when nothing is due.
+
+    Raises:
+        CertificateError: what is there is damaged, or a wanted name cannot stand in a certificate.
+    """
+    signing = parse_signing(files)
+    after = render_holdings(renew(parse_holdings(files), wanted, now)) if wanted.authority else {}
+    if signing or wanted.signing:
+        after |= render_signing(renew_signing(signing, now))
+    return {name: after[name] for name in FILES if name in after}
 
 
 def parse_holdings(files: Files) -> Holdings | None:
     """Read holdings from files; None when there is no authority yet.
 
-    A leaf that cannot be read counts as none, since it can be made again; an authority or a signing key cannot.
+    A leaf that cannot be read counts as none, since it can be made again; an authority cannot.
 
     Raises:
-        CertificateError: the authority's files or the signing key are damaged, or the authority's key is missing.
+        CertificateError: the authority's files are damaged, or its key is missing.
     """
     if CA_CERT not in files:
         return None
@@ -135,7 +147,6 @@ def parse_holdings(files: Files) -> Holdings | None:
         retired=tuple(each for each in bundle if each not in others),
         server=_parse_leaf(files, SERVER_CERT, SERVER_KEY),
         client=_parse_leaf(files, CLIENT_CERT, CLIENT_KEY),
-        signing=parse_key(files[SIGNING_KEY], what=SIGNING_KEY) if SIGNING_KEY in files else None,
     )
 
 
@@ -150,8 +161,6 @@ def render_holdings(holdings: Holdings) -> dict[str, bytes]:
     for (cert_name, key_name), identity in pairs.items():
         if identity:
             files |= {key_name: identity.key_pem, cert_name: identity.certificate_pem}
-    if holdings.signing:
-        files |= {SIGNING_KEY: render_key(holdings.signing), SIGNING_PUBLIC: render_public_key(holdings.signing)}
     return {name: files[name] for name in FILES if name in files}
 
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from certs.errors import CertificateError
-from certs.holdings import Files, Wanted, parse_holdings, render_holdings, renew
+from certs.holdings import FILES, Files, Wanted, renew_files
 from certs.lease import Lease
+from certs.signing import OVERLAP, SIGNING_FILES, introduce_successor, parse_signing, render_signing
 from certs.store import Store
 
 RETRY_SECONDS = 60.0
@@ -34,9 +35,32 @@ def reconcile(store: Store, wanted: Wanted, now: datetime | None = None) -> bool
     moment = now or utc_now()
 
     def change(files: Files) -> Files:
-        return render_holdings(renew(parse_holdings(files), wanted, moment))
+        return renew_files(files, wanted, moment)
 
     return store.update(change)
+
+
+def rotate_signing(store: Store, now: datetime | None = None) -> datetime | None:
+    """Make a successor of the signing key, unless one is under way; return when it takes over.
+
+    Raises:
+        CertificateError: there is no signing key yet, it is damaged, or the store cannot be read or written.
+    """
+    moment, when = now or utc_now(), None
+
+    def change(files: Files) -> Files:
+        nonlocal when
+        keys = parse_signing(files)
+        if keys is None:
+            raise CertificateError(f"{store} holds no signing key that could be replaced; make one first")
+        after = introduce_successor(keys, moment)
+        when = after.introduced + OVERLAP if after.introduced else None
+        rest = {name: data for name, data in files.items() if name not in SIGNING_FILES}
+        merged = {**rest, **render_signing(after)}
+        return {name: merged[name] for name in FILES if name in merged}
+
+    store.update(change)
+    return when
 
 
 async def keep_fresh(

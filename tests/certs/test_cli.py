@@ -94,3 +94,15 @@ def test_rotate_ends_well_on_sigterm(tmp_path):
         assert process.wait(10) == 0
     finally:
         process.kill()
+
+
+def test_the_signing_key_is_replaced_on_demand_and_the_command_says_when(capsys, tmp_path):
+    assert run(capsys, "rotate-signing-key", "--dir", str(tmp_path))[0] == 1
+    run(capsys, "issue", "--dir", str(tmp_path), "--dns", "a.example", "--signing")
+    before = (tmp_path / "signing.pub").read_bytes()
+    code, out, _ = run(capsys, "rotate-signing-key", "--dir", str(tmp_path))
+    assert code == 0
+    assert "the new key signs from 20" in out
+    after = (tmp_path / "signing.pub").read_bytes()
+    assert after.startswith(before)
+    assert after.count(b"BEGIN PUBLIC KEY") == 2

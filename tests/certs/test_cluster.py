@@ -12,8 +12,9 @@ from kubernetes import client
 from certs.cluster import SecretStore, open_cluster, publish_bundle, publish_from
 from certs.config import ClusterConfig
 from certs.errors import CertificateError
-from certs.holdings import CA_CERT, SIGNING_PUBLIC, Wanted
+from certs.holdings import CA_CERT, Wanted
 from certs.rotate import keep_fresh, reconcile
+from certs.signing import SIGNING_PUBLIC
 from tests.simulators.kube_api import serve_kube_api, write_kubeconfig
 
 SECRET = "/api/v1/namespaces/admend/secrets/admend-certs"

@@ -7,7 +7,7 @@ import pytest
 
 from certs.authority import CA_LIFETIME
 from certs.holdings import OVERLAP, Wanted, render_holdings, renew
-from certs.rotate import utc_now
+from certs.rotate import reconcile, utc_now
 from certs.store import FolderStore
 from tests.support import require_tool
 
@@ -56,7 +56,7 @@ def test_openssl_accepts_leafs_of_either_authority_while_one_replaces_the_other(
 
 
 def test_openssl_reads_the_signing_key_pair(tmp_path):
-    write(tmp_path, renew(None, WANTED, utc_now()))
+    reconcile(FolderStore(tmp_path), WANTED)
     (tmp_path / "text").write_bytes(b"text")
     tool = require_tool("openssl")
     subprocess.run(
