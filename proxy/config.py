@@ -231,6 +231,18 @@ class PullSecretsConfig(Section):
     namespaces: tuple[NamespacePattern, ...] = ()
 
 
+class ProbeConfig(Section):
+    """The DaemonSet (in the proxy's namespace) whose pods run the canary from the mirror, one on each node.
+
+    Until all of them have pulled it, pods are not rewritten. It is looked at every `every` seconds; `grace` is how long
+    nodes that join may take before the proof is lost.
+    """
+
+    daemonset: Annotated[str, Field(min_length=1, max_length=253)]
+    grace: Seconds = 300.0
+    every: Annotated[Seconds, Field(ge=0.05)] = 15.0
+
+
 class ClusterConfig(Section):
     """The Kubernetes cluster that the proxy serves; without this section it asks no API server for anything.
 
@@ -243,6 +255,7 @@ class ClusterConfig(Section):
     lease: str = "admend-proxy"
     namespaces: NamespaceSelection = NamespaceSelection()
     pull_secrets: PullSecretsConfig = PullSecretsConfig()
+    probe: ProbeConfig | None = None  # null: nodes are taken to reach the mirror
 
 
 class ProxyConfig(Section):

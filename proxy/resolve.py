@@ -11,13 +11,13 @@ Owns the cache, single flight, freshness and the deadline:
 
 The work goes on when a caller's deadline passes; the caller gets the older patched result if there is one, else
 `pending`. A failure is remembered for `negative_ttl` seconds; an older patched result stays in force. Dry runs answer
-from the caches and start nothing.
+from the caches and start nothing. Every answer says whether nodes are known to reach the mirror (`hold`).
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -98,10 +98,11 @@ class Resolve:
         patcher: Patcher,
         publisher: Publisher,
         settings: ResolveSettings,
+        hold: Callable[[], str] = lambda: "",
     ) -> None:
         self._registry, self._mirror, self._records = registry, mirror, records
         self._sources, self._patcher, self._publisher = sources, patcher, publisher
-        self._settings = settings
+        self._settings, self._hold = settings, hold
         self._tags: dict[ImageRef, tuple[Digest, float]] = {}
         self._known: dict[str, Record] = {}
         self._failed: dict[str, _Failure] = {}
@@ -123,7 +124,7 @@ class Resolve:
             answer = ResolveResponse(outcome=Outcome.UNSUPPORTED, image=request.image, reason=str(error))
         except AdmendError as error:
             answer = ResolveResponse(outcome=Outcome.FAILED, image=request.image, reason=f"{error.code}: {error}")
-        return answer.model_copy(update={"milliseconds": 1000 * (time.perf_counter() - start)})
+        return answer.model_copy(update={"milliseconds": 1000 * (time.perf_counter() - start), "hold": self._hold()})
 
     async def close(self) -> None:
         """End all background work."""

@@ -20,6 +20,7 @@ from certs.serving import ServingContext
 from certs.settings import describe_listening
 from proxy.access import Access
 from proxy.blobs import BlobStore
+from proxy.clusterwork import ClusterWork
 from proxy.config import ProxyConfig
 from proxy.credentials import Credentials
 from proxy.derived import Derived
@@ -122,6 +123,7 @@ class Proxy:
         self.reviews = TokenReviews(self.cluster, review) if self.cluster and review else None
         self.mirror: Mirror = open_mirror(config.mirror, self.engine.registry, cache=self.engine.store)
         self.engine.sources.admit_date = MarkBook(self.mirror, self.keys).admit
+        self.cluster_work = ClusterWork(self.cluster, self.mirror, self.engine.store) if self.cluster else None
         self.resolve = self._make_resolve()
         kept = config.mirror
         self.upkeep = Upkeep(self.mirror, self.engine.derived, retain=kept.retain, every=kept.retain_every)
@@ -148,6 +150,7 @@ class Proxy:
             patcher=engine.patcher,
             publisher=Publisher(self.mirror, records, self.keys, settings.policy_hash),
             settings=settings,
+            hold=self.cluster_work.hold if self.cluster_work else lambda: "",
         )
 
     def _parts(self, tls: ServingContext | None) -> Parts:
@@ -169,6 +172,10 @@ class Proxy:
         if isinstance(mirror, EmbeddedMirror):
             metrics.gauge("mirror_bytes", "Bytes in the mirror.", lambda: mirror.blobs.used)
             metrics.gauge("mirror_limit_bytes", "Bytes that fit into the mirror.", lambda: mirror.blobs.max_bytes)
+        probe = self.cluster_work.probe if self.cluster_work else None
+        if probe is not None:
+            text = "1 while all nodes are known to reach the mirror, else 0: pods are not rewritten."
+            metrics.gauge("mirror_proven", text, lambda: float(probe.proven))
         if tls is not None:
             text = "When the serving certificate expires, in seconds since the epoch."
             metrics.gauge("certificate_expiry_timestamp_seconds", text, tls.expiry)
@@ -192,6 +199,8 @@ class Proxy:
         self._stack.push_async_callback(self.mirror.close)
         self._stack.push_async_callback(self.resolve.close)
         await self._stack.enter_async_context(self.upkeep)
+        if self.cluster_work is not None:
+            await self._stack.enter_async_context(self.cluster_work)
         tls = (
             ServingContext(listen.tls.cert_file, listen.tls.key_file, listen.tls.client_ca_file) if listen.tls else None
         )

@@ -6,8 +6,11 @@ integration) it fails instead, so that a judge that went missing is never mistak
 Tools are looked up in `.cache/tools/bin` (what `.ci/install-tools` unpacked), then on PATH, then in the sbin folders.
 """
 
+import asyncio
 import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,6 +43,14 @@ def require_root() -> None:
     """Return when the test runs as root; else skip (or fail in CI)."""
     if os.geteuid() != 0:
         _lacking("this test needs root")
+
+
+async def until(true: Callable[[], object], seconds: float = 10.0) -> None:
+    """Return when `true` is; AssertionError when it is not in time."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "not so in time"
+        await asyncio.sleep(0.02)
 
 
 def _lacking(reason: str) -> NoReturn:

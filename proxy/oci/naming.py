@@ -18,6 +18,8 @@ from typing import Literal
 from proxy.errors import MalformedInput
 from proxy.oci.reference import MAX_NAME, ImageRef
 
+INTERNAL_HOST = "admend.internal"  # no upstream's name: what the mirror holds under it is admend's own
+
 _INTERNAL = re.compile(r"src-[0-9a-f]{16,64}(\..+)?|(sha256|sha512)-[0-9a-f]{64,128}(\..+)?")
 _DASHES = re.compile(r"-{2,}")
 _IPV6 = "ipv6__"
