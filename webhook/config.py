@@ -45,7 +45,7 @@ def _check_url(url: str) -> str:
 
 
 class ProxyClientConfig(Section):
-    """How the webhook reaches the proxy; several URLs are tried in turn.
+    """How the webhook reaches the proxy; all addresses behind all URLs are replicas, of which any may be asked.
 
     A client certificate, a token or both say who asks; the files are read again when they change.
     """
