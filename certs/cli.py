@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from certs.config import CertsConfig
 from certs.errors import CertificateError, SettingsError
 from certs.holdings import Wanted, parse_holdings
 from certs.lease import Lease
+from certs.logs import start_logging
 from certs.rotate import keep_fresh, reconcile, rotate_signing
 from certs.settings import load_settings
 from certs.store import FolderStore, Store
@@ -36,7 +36,7 @@ Row = dict[str, object]
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code."""
     options = make_parser().parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    start_logging()
     try:
         options.run(options)
     except (CertificateError, SettingsError) as error:
@@ -85,6 +85,7 @@ def _issue(options: argparse.Namespace) -> None:
 
 def _rotate(options: argparse.Namespace) -> None:
     config = load_settings(options.config, CertsConfig)
+    start_logging(config.log)
     store, after_pass, lease = _open(config)
     if options.once:
         reconcile(store, config.wanted)

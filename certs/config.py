@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from certs.holdings import Wanted
+from certs.logs import LogConfig
 from certs.settings import Section
 
 
@@ -38,6 +39,7 @@ class CertsConfig(Section):
     signing: bool = False  # also make the key pair that signs patched images
     authority: bool = True  # false: certificates are somebody else's matter (cert-manager), only signing keys are kept
     check_seconds: Annotated[float, Field(ge=1)] = 30.0  # a Secret that was deleted or damaged heals as fast
+    log: LogConfig = LogConfig()
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from certs import settings
+from certs.logs import LogConfig
 from certs.settings import Bytes, Port, Seconds, Section
+from certs.tracing import TracingConfig
 
 
 class ListenConfig(settings.ListenConfig):
@@ -279,6 +281,8 @@ class ProxyConfig(Section):
     tag_ttl: Seconds = 300.0
     negative_ttl: Seconds = 30.0
     mirror_ttl: Seconds = 60.0  # how long the mirror's word that it has an image is believed
+    log: LogConfig = LogConfig()
+    tracing: TracingConfig = TracingConfig()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -5,10 +5,8 @@ the command line needs too (cache, workers, sources, patcher); `Proxy` adds the 
 """
 
 import asyncio
-import logging
 import platform
 import signal
-import sys
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Self
 
 from aiohttp import web
 
+from certs.logs import start_logging
 from certs.serving import ServingContext
 from certs.settings import describe_listening
 from proxy.access import Access
@@ -218,8 +217,7 @@ class Proxy:
 
 def run(config: ProxyConfig) -> None:
     """Serve until SIGTERM or SIGINT; AdmendError says why nothing can be served."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
+    start_logging(config.log)
     try:
         asyncio.run(serve(config))
     except OSError as error:

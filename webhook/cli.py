@@ -5,12 +5,12 @@ Owns the command line and the exit codes: 0 well, 1 failed, 2 usage (a wrong con
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from certs.errors import CertificateError, SettingsError
+from certs.logs import start_logging
 from proxy.errors import AdmendError, Interrupted, ResourceExhausted
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -34,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
+    start_logging()
     if options.command == "demo":
         from webhook.demo.main import run  # noqa: PLC0415
 
@@ -55,6 +54,7 @@ def _serve(file: Path) -> int:
     except SettingsError as error:
         _say(f"the configuration is wrong: {error}")
         return USAGE
+    start_logging(config.log)
     try:
         asyncio.run(serve(config))
     except (AdmendError, CertificateError) as error:

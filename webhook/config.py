@@ -10,7 +10,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from certs import settings
+from certs.logs import LogConfig
 from certs.settings import Port, Seconds, Section
+from certs.tracing import TracingConfig
+from proxy.audit import AuditConfig
 from proxy.api import Outcome
 from proxy.errors import MalformedInput
 from proxy.oci.reference import ImageRef
@@ -144,6 +147,9 @@ class WebhookConfig(Section):
     enforce: EnforceConfig = EnforceConfig()
     margin: Seconds = 0.5  # kept back from the API server's own timeout, to answer in time
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 3 << 20  # the API server's own limit on a request
+    audit: AuditConfig = AuditConfig()
+    log: LogConfig = LogConfig()
+    tracing: TracingConfig = TracingConfig()
 
     @model_validator(mode="after")
     def _check_pin(self) -> Self:

@@ -11,7 +11,7 @@ from typing import Self
 from aiohttp import web
 
 from certs.serving import ServingContext
-from proxy.audit import AuditLog
+from proxy.audit import AuditLog, open_audit
 from proxy.oci.naming import Naming
 from webhook.admission import MAX_TIMEOUT, Admitter
 from webhook.answer import FollowedTrust
@@ -28,13 +28,15 @@ class Webhook:
         self.config = config
         naming = Naming.parse(config.mirror.reference, config.mirror.naming)
         self._resolver = ProxyResolver(config.proxy)
-        self._admitter = Admitter(config, self._resolver, FollowedTrust(config.trust, naming), log or AuditLog())
+        self.audit = log or open_audit(config.audit)
+        self._admitter = Admitter(config, self._resolver, FollowedTrust(config.trust, naming), self.audit)
         self.metrics, self.health = Metrics(), Health()
         self.port = 0
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         listen = self.config.listen
+        self._stack.push_async_callback(self.audit.close)
         self._stack.push_async_callback(self._resolver.close)
         tls = (
             ServingContext(listen.tls.cert_file, listen.tls.key_file, listen.tls.client_ca_file) if listen.tls else None

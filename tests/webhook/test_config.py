@@ -39,7 +39,7 @@ def test_yaml_is_read_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"mod": "audit"}, "unknown key mod (known here: enforce, listen, margin"),
+        ({"mod": "audit"}, "unknown key mod (known here: audit, enforce, listen, log, margin"),
         ({"enforce": {"cleen": "pin"}}, "unknown key enforce.cleen (known here: blocked, clean, failed"),
         ({"listen": {"tls": {"cert": "x"}}}, "unknown key listen.tls.cert (known here: cert_file, client_ca_file"),
         ({"mode": "strict"}, "mode: "),

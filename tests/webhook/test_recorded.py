@@ -26,6 +26,7 @@ async def answer_recorded(name: str, mode: str) -> tuple[dict[str, Any], TableRe
     events = [json.loads(line) for line in log.getvalue().splitlines()]
     for event in events:
         assert event.pop("milliseconds") >= 0
+        assert (event.pop("schema_version"), event.pop("event"), event.pop("trace_id")) == (1, "admission", "")
     return {"review": review, "audit": events}, resolver
 
 

@@ -1,15 +1,17 @@
-"""The audit event and its JSON-lines sink: one line per container, saying what happened and why.
+"""The audit event: what happened to one container, and why.
 
-Owns the event's fields and the sink. Never holds a secret: references and reasons only.
+Owns the fields and their version: a reader of version 1 understands every line that says so, since fields are added
+and never change their meaning. docs/audit.md has a row for each. Never holds a secret: references and reasons only.
 """
 
-import sys
 from datetime import datetime
-from typing import Literal, TextIO
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 
 from proxy.api import Outcome, SkipInfo, UpgradeInfo, Wire
+
+SCHEMA_VERSION = 1
 
 
 class AuditEvent(Wire):
@@ -17,6 +19,8 @@ class AuditEvent(Wire):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    schema_version: int = SCHEMA_VERSION
+    event: str = "admission"  # what kind of event it is; readers pass over kinds that they do not know
     time: datetime
     level: Literal["info", "warning", "error"] = "info"
     uid: str
@@ -41,16 +45,9 @@ class AuditEvent(Wire):
     verdict: str
     key_id: str = ""
     milliseconds: float = Field(ge=0.0)
+    trace_id: str = ""  # of the trace that the admission belongs to, where tracing is on
 
 
-class AuditLog:
-    """Writes events to a text stream, a line each, flushed at once."""
-
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream
-
-    def write(self, event: AuditEvent) -> None:
-        """Append one event."""
-        stream = self._stream or sys.stdout
-        stream.write(event.model_dump_json(exclude_defaults=False) + "\n")
-        stream.flush()
+def render_event(event: AuditEvent) -> bytes:
+    """Return the event's line."""
+    return event.model_dump_json(exclude_defaults=False).encode() + b"\n"
