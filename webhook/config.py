@@ -13,8 +13,8 @@ from certs import settings
 from certs.logs import LogConfig
 from certs.settings import Port, Seconds, Section
 from certs.tracing import TracingConfig
-from proxy.audit import AuditConfig
 from proxy.api import Outcome
+from proxy.audit import AuditConfig
 from proxy.errors import MalformedInput
 from proxy.oci.reference import ImageRef
 
