@@ -58,7 +58,7 @@ class QueuedSink:
         self._changed = threading.Condition()
         self._deadline: float | None = None  # of the end, once that has begun
         self._under_way = 0  # lines of the batch that is being handed on
-        self._trouble, self._said, self._told = "", 0.0, 0
+        self._trouble, self._told_trouble, self._said, self._told = "", "", 0.0, 0
         self._thread = threading.Thread(target=self._run, name=f"audit-{name}", daemon=True)
         self._started = False
 
@@ -172,10 +172,11 @@ class QueuedSink:
             self.dropped += lines
 
     def _say(self, *, force: bool = False) -> None:
-        """Log trouble and losses, not more often than once in `SAID_SECONDS`."""
-        lost, now = self.dropped - self._told, time.monotonic()
-        if (not lost and not self._trouble) or (self._said and not force and now < self._said + SAID_SECONDS):
+        """Log trouble and losses: a new trouble at once, the same once in `SAID_SECONDS` at the most."""
+        lost, now, trouble = self.dropped - self._told, time.monotonic(), self._trouble
+        new = trouble and trouble != self._told_trouble
+        if (not lost and not trouble) or not (new or force or not self._said or now >= self._said + SAID_SECONDS):
             return
-        why = f": {self._trouble}" if self._trouble else ""
+        why = f": {trouble}" if trouble else ""
         log.error("audit lines to %s: %d dropped, %d bytes wait%s", self.name, lost, self._bytes, why)
-        self._said, self._told = now, self._told + lost
+        self._said, self._told, self._told_trouble = now, self._told + lost, trouble or self._told_trouble
