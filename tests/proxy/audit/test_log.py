@@ -48,7 +48,8 @@ async def test_a_blocked_pipe_never_blocks_the_event_loop(pipe, caplog: pytest.L
     os.close(writer)
     lines = (await reading).splitlines()
     assert len(lines) == sink.written == 2000 - sink.dropped
-    assert [AuditEvent.model_validate_json(line) for line in lines] == [make_event(n) for n in range(len(lines))]
+    seen = [int(AuditEvent.model_validate_json(line).uid.removeprefix("uid-")) for line in lines]  # every line is whole
+    assert seen == sorted(set(seen))
     assert f"audit lines to stdout: {sink.dropped} dropped" in caplog.text
 
 
