@@ -11,7 +11,8 @@ Owns the cache, single flight, freshness and the deadline:
 
 The work goes on when a caller's deadline passes; the caller gets the older patched result if there is one, else
 `pending`. A failure is remembered for `negative_ttl` seconds; an older patched result stays in force. Dry runs answer
-from the caches and start nothing. Every answer says whether nodes are known to reach the mirror (`hold`).
+from the caches and start nothing. A patched image is only answered with on the mirror's word of at most `mirror_ttl`
+ago that it has it. Every answer says whether nodes are known to reach the mirror (`hold`).
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from typing import TypeVar
 from proxy.api import Outcome, ResolveRequest, ResolveResponse
 from proxy.codec import decode
 from proxy.engine.family import PackageSource
-from proxy.errors import AdmendError, MalformedInput, TrustFailure, Unsupported, UpstreamRefused
+from proxy.errors import AdmendError, MalformedInput, TrustFailure, Unsupported, UpstreamRefused, UpstreamUnavailable
 from proxy.flight import SingleFlight
 from proxy.images import RegistryImage
 from proxy.mirror import Mirror
@@ -40,6 +41,7 @@ from proxy.records import Record, Records, record_key
 from proxy.registry import Registry
 from proxy.results import present_platforms
 from proxy.sources import Sources
+from proxy.witness import Witness, answer_of_mirror
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -106,9 +108,10 @@ class Resolve:
         self._tags: dict[ImageRef, tuple[Digest, float]] = {}
         self._known: dict[str, Record] = {}
         self._failed: dict[str, _Failure] = {}
-        self._mirrored: dict[ImageRef, float] = {}
         self._heads: SingleFlight[ImageRef, Digest] = SingleFlight()
         self._flights: SingleFlight[str, Record] = SingleFlight()
+        self._loads: SingleFlight[str, Record | None] = SingleFlight()
+        self._witness = Witness(mirror, settings.mirror_ttl)
 
     @property
     def running(self) -> int:
@@ -129,7 +132,9 @@ class Resolve:
     async def close(self) -> None:
         """End all background work."""
         await self._heads.close()
+        await self._loads.close()
         await self._flights.close()
+        await self._witness.close()
 
     async def _resolve(self, request: ResolveRequest) -> ResolveResponse:
         image = await self._original(ImageRef.parse(request.image))
@@ -139,8 +144,8 @@ class Resolve:
             why = "a dry run asks no registry" if request.dry_run else "the registry has not answered yet"
             return ResolveResponse(outcome=Outcome.PENDING, image=str(image), reason=f"digest not known: {why}")
         wanted = self._wanted(image, digest, request.platforms)
-        record = await self._cached(wanted)
-        if record is not None and not await self._served(wanted, record):
+        record = await self._cached(wanted, deadline)
+        if record is not None and not await self._served(wanted, record, deadline):
             self._known.pop(wanted.work, None)
             record = None
         if record is not None and (request.dry_run or self._fresh(record)):
@@ -155,7 +160,7 @@ class Resolve:
         try:
             renewed = await self._renewed(wanted, record, deadline)
             if renewed is not None:
-                return renewed.response(wanted.image, wanted.name)
+                return await self._respond(wanted, renewed, deadline)
         except AdmendError as error:
             if record is None or record.outcome is not Outcome.PATCHED:
                 raise
@@ -165,7 +170,14 @@ class Resolve:
         age = datetime.now(UTC) - record.checked
         stale = record.stale or age > timedelta(seconds=self._settings.max_index_age)
         kept = {"stale": stale, "reason": f"an older result: {reason}"}
-        return record.response(wanted.image, wanted.name).model_copy(update=kept)
+        return (await self._respond(wanted, record, deadline)).model_copy(update=kept)
+
+    async def _respond(self, wanted: _Wanted, record: Record, deadline: float) -> ResolveResponse:
+        """Answer with a record, unless the mirror lacks its image: work may have taken longer than a word holds."""
+        if not await self._served(wanted, record, deadline):
+            why = "though it was put there; the next request puts it there again"
+            raise UpstreamUnavailable(f"the mirror does not have {wanted.name.name}@{record.patched}, {why}")
+        return record.response(wanted.image, wanted.name)
 
     async def _renewed(self, wanted: _Wanted, record: Record | None, deadline: float) -> Record | None:
         """Return the renewed record, or None when it is not there in time; raises what the work failed with."""
@@ -225,29 +237,27 @@ class Resolve:
         _remember(self._tags, image, (descriptor.digest, time.monotonic() + self._settings.tag_ttl))
         return descriptor.digest
 
-    async def _cached(self, wanted: _Wanted) -> Record | None:
+    async def _cached(self, wanted: _Wanted, deadline: float) -> Record | None:
         record = self._known.get(wanted.work)
         if record is None or not self._records.believes(record):
-            try:
-                record = await self._records.load(wanted.name, wanted.key)
-            except (MalformedInput, TrustFailure):
-                return None  # a record that does not hold is as good as none: the image is patched again
+            what = f"has a result for {wanted.image}"
+            record = await answer_of_mirror(self._loads, wanted.work, lambda: self._load(wanted), deadline, what)
             if record is None or not self._records.believes(record):
                 return None
             _remember(self._known, wanted.work, record)
         return record
 
-    async def _served(self, wanted: _Wanted, record: Record) -> bool:
-        """Say whether the mirror still has the record's image; asked again after `mirror_ttl`."""
+    async def _load(self, wanted: _Wanted) -> Record | None:
+        try:
+            return await self._records.load(wanted.name, wanted.key)
+        except (MalformedInput, TrustFailure):
+            return None  # a record that does not hold is as good as none: the image is patched again
+
+    async def _served(self, wanted: _Wanted, record: Record, deadline: float) -> bool:
+        """Say whether the mirror has the record's image, by its word of at most `mirror_ttl` ago."""
         if not record.patched:
             return True
-        patched = wanted.name.with_digest(Digest.parse(record.patched))
-        if self._mirrored.get(patched, 0.0) > time.monotonic():
-            return True
-        if await self._mirror.get_manifest(patched) is None:
-            return False
-        _remember(self._mirrored, patched, time.monotonic() + self._settings.mirror_ttl)
-        return True
+        return await self._witness.serves(wanted.name.with_digest(Digest.parse(record.patched)), deadline)
 
     def _fresh(self, record: Record) -> bool:
         return datetime.now(UTC) - record.checked < timedelta(seconds=self._settings.refresh_seconds)
