@@ -14,20 +14,10 @@ from typing import Any, Literal
 
 from proxy.api import Outcome, ResolveResponse
 from proxy.audit import AuditEvent
+from proxy.provenance import PROVENANCE, UNPATCHED, Provenance, parse_provenance, render_provenance
 from webhook.answer import Checked
 from webhook.config import Mode
-from webhook.pod import (
-    PROVENANCE,
-    UNPATCHED,
-    Edit,
-    Pod,
-    Provenance,
-    annotation_fits,
-    edit_images,
-    edit_map,
-    parse_provenance,
-    render_provenance,
-)
+from webhook.pod import Edit, Pod, annotation_fits, edit_images, edit_map
 from webhook.policy import Choice
 from webhook.review import AdmissionRequest
 from webhook.verdict import Verdict

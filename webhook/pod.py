@@ -1,26 +1,20 @@
 """A pod as far as admission is concerned: its images, and the edits that replace them.
 
-Owns the values `Pod`, `Container` and `Edit`, the provenance annotation and the label of pods admitted unpatched. Pure:
-no IO, no policy. Edits touch container images, one annotation and one label, nothing else.
+Owns the values `Pod`, `Container` and `Edit`. Pure: no IO, no policy. Edits touch container images, one annotation and
+one label, nothing else.
 
-The annotation `admend.dev/provenance` is one JSON object, container name -> {original, digest, image}: what the pod's
-author wrote, the upstream digest that it was at admission, and the reference that admend put in its place. One
-annotation and not one per container, since a container's name alone may fill the 63 characters of an annotation's name.
-The label `admend.dev/unpatched` has the value `pending` or `failed`.
+`proxy.provenance` has the names of annotations and labels; the label `admend.dev/unpatched` has the value `pending` or
+`failed`.
 
 Specifications: RFC 6902 (JSON Patch), RFC 6901 (JSON Pointer),
 https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-PREFIX = "admend.dev/"
-OPT_OUT = f"{PREFIX}patch"
-PROVENANCE = f"{PREFIX}provenance"
-UNPATCHED = f"{PREFIX}unpatched"
+from proxy.provenance import PROVENANCE
 
 MAX_ANNOTATIONS = 256 << 10  # bytes of all annotations, the API server's own limit (TotalAnnotationSizeLimitB)
 
@@ -87,15 +81,6 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
-class Provenance:
-    """Where one container's image came from: as written, its upstream digest, and what admend wrote instead."""
-
-    original: str
-    digest: str
-    image: str
-
-
-@dataclass(frozen=True, slots=True)
 class Edit:
     """One operation of a JSON Patch; `value` is not used by `remove`."""
 
@@ -134,32 +119,6 @@ def edit_map(path: str, current: Mapping[str, str] | None, key: str, value: str 
     if current is None:
         return (Edit("add", path, {key: value}),)
     return (Edit("add" if had is None else "replace", place, value),)
-
-
-def render_provenance(entries: Mapping[str, Provenance]) -> str | None:
-    """Return the annotation's value, or None for no entries; `parse_provenance` gives them back."""
-    if not entries:
-        return None
-    document = {
-        name: {"original": entry.original, "digest": entry.digest, "image": entry.image}
-        for name, entry in sorted(entries.items())
-    }
-    return json.dumps(document, separators=(",", ":"))
-
-
-def parse_provenance(annotations: Mapping[str, str] | None) -> dict[str, Provenance]:
-    """Return the entries of a pod's annotation; what does not have its form is left out, since anyone may write it."""
-    try:
-        document = json.loads((annotations or {}).get(PROVENANCE, "{}"))
-    except (ValueError, RecursionError):
-        return {}
-    entries: dict[str, Provenance] = {}
-    for name, entry in document.items() if isinstance(document, dict) else ():
-        if isinstance(entry, dict) and entry.keys() == {"original", "digest", "image"}:
-            original, digest, image = entry["original"], entry["digest"], entry["image"]
-            if isinstance(original, str) and isinstance(digest, str) and isinstance(image, str):
-                entries[name] = Provenance(original, digest, image)
-    return entries
 
 
 def annotation_fits(annotations: Mapping[str, str] | None, value: str) -> bool:

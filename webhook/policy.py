@@ -14,8 +14,9 @@ from proxy.api import MAX_IMAGE, Outcome
 from proxy.errors import MalformedInput
 from proxy.oci.naming import Naming
 from proxy.oci.reference import ImageRef
+from proxy.provenance import OPT_OUT, Provenance, parse_provenance
 from webhook.config import EnforceConfig, Mode, SelectionConfig
-from webhook.pod import OPT_OUT, Container, Pod, Provenance, parse_provenance
+from webhook.pod import Container, Pod
 from webhook.stance import find_foreign
 from webhook.verdict import Verdict
 

@@ -10,6 +10,7 @@ import pytest
 from proxy.api import Outcome, ResolveRequest, ResolveResponse
 from proxy.oci.digest import Digest
 from proxy.oci.reference import ImageRef
+from proxy.provenance import PROVENANCE, UNPATCHED, parse_provenance
 from tests.webhook.table import (
     MIRROR,
     NOW,
@@ -25,7 +26,6 @@ from tests.webhook.table import (
     source_digest,
 )
 from webhook.admission import DEFAULT_TIMEOUT, MAX_IMAGES, parse_timeout
-from webhook.pod import PROVENANCE, UNPATCHED, parse_provenance
 from webhook.review import Decision, parse_review
 
 NGINX = "docker.io/library/nginx:1.25"

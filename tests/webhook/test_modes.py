@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from proxy.api import Outcome
+from proxy.provenance import PROVENANCE
 from tests.webhook.table import TableResolver, admit, answer, make_admitter, source_digest
 from tests.webhook.test_admission import NGINX, PATCHED, image_after, review, table
 from webhook.config import Mode
-from webhook.pod import PROVENANCE
 from webhook.review import Decision, parse_review
 
 HOLD = "2 of 5 nodes have pulled through the mirror; node-b: ImagePullBackOff: x509; see docs/nodes.md"

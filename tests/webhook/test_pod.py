@@ -5,20 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.api import Outcome
+from proxy.provenance import PROVENANCE, Provenance, parse_provenance, render_provenance
 from tests.webhook.table import TableResolver, admit, answer, apply_edits, read_request
 from tests.webhook.test_recorded import without_ours
-from webhook.pod import (
-    PROVENANCE,
-    Container,
-    Edit,
-    Provenance,
-    annotation_fits,
-    edit_images,
-    edit_map,
-    escape_pointer,
-    parse_provenance,
-    render_provenance,
-)
+from webhook.pod import Container, Edit, annotation_fits, edit_images, edit_map, escape_pointer
 
 TEXT = st.text(max_size=20)
 IMAGES = {

@@ -3,9 +3,10 @@ from typing import Any
 import pytest
 
 from proxy.api import Outcome
+from proxy.provenance import Provenance, render_provenance
 from tests.webhook.table import MIRROR, NAMING
 from webhook.config import EnforceConfig, Mode, SelectionConfig
-from webhook.pod import Container, ImageVolume, Owner, Pod, Provenance, render_provenance
+from webhook.pod import Container, ImageVolume, Owner, Pod
 from webhook.policy import Choice, Verdict, decide, find_notes, is_untouchable, platforms, select
 
 HEX = "a" * 64
