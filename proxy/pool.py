@@ -3,7 +3,8 @@
 Owns starting, feeding, limiting and replacing workers. The event loop never parses an image: every job that touches
 content from outside runs here. A worker that dies (killed by a limit, crashed by a hostile image) fails its own job
 with ResourceExhausted and is replaced; a job past its wall-clock limit is killed. Workers are started on demand, each
-with its limits, and are replaced after `JOBS_PER_WORKER` jobs so that no leak lasts.
+with its limits, and are replaced after `JOBS_PER_WORKER` jobs so that no leak lasts. Jobs that somebody waits for go
+before those done ahead of need (`lanes`).
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.errors import ERRORS, AdmendError, MalformedInput, ResourceExhausted, UpstreamRefused
+from proxy.lanes import Places
 from proxy.worker import parse_length, render_frame
 
 JOBS_PER_WORKER = 500
@@ -75,7 +77,7 @@ class WorkerPool:
 
     def __init__(self, size: int, limits: PoolLimits | None = None) -> None:
         self._limits = limits or PoolLimits()
-        self._slots = asyncio.Semaphore(size)
+        self._places = Places(size)
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()
         self.queued = 0
@@ -99,7 +101,7 @@ class WorkerPool:
         request = render_frame({"job": job, "arguments": arguments, "cpu_seconds": self._limits.cpu_seconds})
         self.queued += 1
         try:
-            async with self._slots:
+            async with self._places.place():
                 worker = self._take(affinity) or await self._start()
                 return await self._run_on(worker, job, request, affinity)
         finally:
@@ -110,7 +112,7 @@ class WorkerPool:
         await asyncio.gather(*(self._start_idle(count) for _ in range(count)))
 
     async def _start_idle(self, count: int) -> None:
-        async with self._slots:
+        async with self._places.place():
             if len(self._all) < count:
                 self._idle.append(await self._start())
 

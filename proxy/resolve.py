@@ -30,6 +30,7 @@ from proxy.engine.family import PackageSource
 from proxy.errors import AdmendError, MalformedInput, TrustFailure, Unsupported, UpstreamRefused, UpstreamUnavailable
 from proxy.flight import SingleFlight
 from proxy.images import RegistryImage
+from proxy.lanes import Lane, current_lane
 from proxy.mirror import Mirror
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Index, Platform
@@ -110,6 +111,7 @@ class Resolve:
         self._failed: dict[str, _Failure] = {}
         self._heads: SingleFlight[ImageRef, Digest] = SingleFlight()
         self._flights: SingleFlight[str, Record] = SingleFlight()
+        self._lanes: dict[str, Lane] = {}  # of the flights
         self._loads: SingleFlight[str, Record | None] = SingleFlight()
         self._witness = Witness(mirror, settings.mirror_ttl)
 
@@ -184,6 +186,10 @@ class Resolve:
         failure = self._recent_failure(wanted.work)
         if failure is not None:
             raise failure
+        if current_lane().background:
+            self._lanes.setdefault(wanted.work, current_lane())
+        elif wanted.work in self._lanes:
+            self._lanes[wanted.work].lift()  # what was begun ahead of need is waited for now
         task = self._flights.start(wanted.work, lambda: self._renew(wanted, record))
         done, _ = await asyncio.wait([task], timeout=max(0.0, deadline - time.monotonic()))
         return task.result() if done else None
@@ -272,6 +278,8 @@ class Resolve:
             self._remember_failure(wanted.work, error)
             _log.warning("%s: %s", wanted.image, error)
             raise
+        finally:
+            self._lanes.pop(wanted.work, None)
         self._failed.pop(wanted.work, None)
         _remember(self._known, wanted.work, renewed)
         return renewed
