@@ -1,0 +1,35 @@
+{{/* Values that are each right and do not go together. One line per matter: what, and what to do. */}}
+{{- define "admend.checks" -}}
+{{- $embedded := include "admend.embedded" . -}}
+{{- if and $embedded (or (gt (int .Values.proxy.replicas) 1) .Values.proxy.autoscaling.enabled) -}}
+{{- fail "proxy.replicas: an embedded mirror is one volume of one process; set mirror.registry to run more than one" -}}
+{{- end -}}
+{{- if .Values.proxy.ingress.enabled -}}
+{{- if not $embedded -}}
+{{- fail "proxy.ingress: nodes pull from mirror.registry, the proxy has nothing to serve to them; disable the ingress" -}}
+{{- end -}}
+{{- if not .Values.proxy.ingress.host -}}
+{{- fail "proxy.ingress.host: give the host name that nodes know, the one in mirror.reference" -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq (len .Release.Namespace) 0) -}}
+{{- fail "give the release a namespace of its own: --namespace admend --create-namespace" -}}
+{{- end -}}
+{{- range $part := list "webhook" "proxy" -}}
+{{- $scaling := (index $.Values $part).autoscaling -}}
+{{- if and $scaling.enabled (gt (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
+{{- fail (printf "%s.autoscaling: minReplicas is more than maxReplicas" $part) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.validatingPolicy.enabled (has "Deny" .Values.validatingPolicy.actions) -}}
+{{- if has "Warn" .Values.validatingPolicy.actions -}}
+{{- fail "validatingPolicy.actions: the API server takes Deny or Warn, not both: a denial says why already" -}}
+{{- end -}}
+{{- $enforce := (include "admend.webhookConfig" . | fromYaml).enforce -}}
+{{- range $outcome, $does := $enforce -}}
+{{- if and (or (eq $does "leave") (eq $does "admit")) -}}
+{{- fail (printf "enforce.%s: %s lets images in by tag, which validatingPolicy would deny; use pin or deny, or the actions [Warn] or [Audit]" $outcome $does) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,93 @@
+{{/* The configuration files, as the models in webhook/config.py, proxy/config.py and certs/config.py read them. The
+operator's `config` wins over what is written here. */}}
+
+{{- define "admend.webhookConfig" -}}
+{{- $url := printf "https://%s:8443" (include "admend.host" (dict "root" . "service" "proxies")) -}}
+{{- $selection := dict
+  "include" .Values.selection.include
+  "exclude" .Values.selection.exclude
+  "opt_out" .Values.selection.optOut
+  "owners" .Values.selection.owners
+  "foreign_owners" .Values.selection.foreignOwners
+-}}
+{{- $config := dict
+  "mode" .Values.mode
+  "listen" (dict "host" .Values.listenHost "port" 9443 "tls" (dict "cert_file" "/etc/admend/certs/tls.crt" "key_file" "/etc/admend/certs/tls.key"))
+  "proxy" (dict "urls" (list $url) "ca_file" "/etc/admend/certs/ca.crt" "client_cert_file" "/etc/admend/certs/client.crt" "client_key_file" "/etc/admend/certs/client.key")
+  "mirror" (dict "reference" .Values.mirror.reference "naming" .Values.mirror.naming)
+  "trust" (dict "keys" (list "/etc/admend/certs/signing.pub"))
+  "selection" $selection
+  "enforce" .Values.enforce
+  "pin" .Values.pin
+  "pin_also" .Values.pinAlso
+-}}
+{{- toYaml (mergeOverwrite $config (deepCopy .Values.webhook.config)) -}}
+{{- end -}}
+
+{{- define "admend.proxyConfig" -}}
+{{- $mirror := dict "reference" .Values.mirror.reference "naming" .Values.mirror.naming -}}
+{{- if .Values.mirror.registry -}}{{- $_ := set $mirror "registry" .Values.mirror.registry -}}{{- end -}}
+{{- $auth := dict "client_names" (list (printf "%s-webhook" (include "admend.name" .))) "pull" .Values.auth.pull -}}
+{{- with .Values.auth.tokenReview.allow -}}
+{{- $_ := set $auth "token_review" (dict "audiences" $.Values.auth.tokenReview.audiences "allow" .) -}}
+{{- end -}}
+{{- if .Values.auth.existingSecret -}}
+{{- $_ := set $auth "password_file" "/etc/admend/auth/password" -}}
+{{- end -}}
+{{- $config := dict
+  "listen" (dict "host" .Values.listenHost "port" 8443 "tls" (dict "cert_file" "/etc/admend/certs/tls.crt" "key_file" "/etc/admend/certs/tls.key" "client_ca_file" "/etc/admend/certs/ca.crt"))
+  "auth" $auth
+  "mirror" $mirror
+  "signing_key" "/etc/admend/certs/signing.pem"
+  "trusted_keys" (list "/etc/admend/certs/signing.pub")
+-}}
+{{- if .Values.registryCredentials.existingSecret -}}
+{{- $_ := set $config "upstream" (dict "docker_config" "/etc/admend/registry/config.json" "credential_namespaces" .Values.registryCredentials.namespaces) -}}
+{{- end -}}
+{{- if include "admend.inCluster" . -}}
+{{- $_ := set $config "cluster" (include "admend.clusterConfig" . | fromYaml) -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $config (deepCopy .Values.proxy.config)) -}}
+{{- end -}}
+
+{{/* Whether the proxy asks the API server for anything; empty when it does not. */}}
+{{- define "admend.inCluster" -}}
+{{- if or .Values.mirror.probe.enabled .Values.auth.tokenReview.allow -}}true{{- end -}}
+{{- end -}}
+
+{{- define "admend.clusterConfig" -}}
+{{- $name := include "admend.name" . -}}
+{{- $cluster := dict
+  "namespace" .Release.Namespace
+  "lease" (printf "%s-proxy" $name)
+  "namespaces" (dict "opt_in" .Values.namespaces.optIn "exclude" (include "admend.excluded" . | fromJsonArray))
+-}}
+{{- if .Values.mirror.probe.enabled -}}
+{{- $_ := set $cluster "probe" (dict "daemonset" (printf "%s-probe" $name)) -}}
+{{- end -}}
+{{- toYaml $cluster -}}
+{{- end -}}
+
+{{/* Every name under which somebody asks for webhook or proxy. */}}
+{{- define "admend.dnsNames" -}}
+{{- $names := list -}}
+{{- range $service := list "webhook" "proxy" "proxies" -}}
+{{- $host := include "admend.host" (dict "root" $ "service" $service) -}}
+{{- $names = concat $names (list $host (printf "%s.%s" $host $.Values.clusterDomain)) -}}
+{{- end -}}
+{{- toJson (concat $names (list "localhost") .Values.certs.extraDnsNames | uniq) -}}
+{{- end -}}
+
+{{- define "admend.certsConfig" -}}
+{{- $cluster := dict "namespace" .Release.Namespace "secret" (include "admend.secret" .) "lease" (printf "%s-certs" (include "admend.name" .)) -}}
+{{- $config := dict "cluster" $cluster "signing" true "check_seconds" .Values.certs.checkSeconds -}}
+{{- if .Values.certs.certManager.enabled -}}
+{{- $_ := set $config "authority" false -}}
+{{- else -}}
+{{- $_ := set $cluster "webhook_configuration" (include "admend.clusterName" .) -}}
+{{- $_ := set $config "dns_names" (include "admend.dnsNames" . | fromJsonArray) -}}
+{{- $_ := set $config "ips" .Values.certs.extraIps -}}
+{{- $_ := set $config "client" (printf "%s-webhook" (include "admend.name" .)) -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}

@@ -1,0 +1,109 @@
+{{/* What every pod of this chart has in common. Both levels of security meet the restricted pod security standard. */}}
+
+{{- define "admend.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "admend.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* Labels and annotations of a pod: (dict "root" $ "part" "webhook" "values" .Values.webhook). Its configuration's
+checksum is among them, so that a change of it starts new pods. */}}
+{{- define "admend.podMetadata" -}}
+labels:
+  {{- with omit .values.podLabels "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- include "admend.labels" . | nindent 2 }}
+annotations:
+  {{- with omit .values.podAnnotations "admend.dev/config" }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  admend.dev/config: {{ include (printf "admend.%sConfig" .part) .root | sha256sum }}
+{{- end -}}
+
+{{/* Where a pod may run, and how it is spread: (dict "root" $ "part" "webhook" "values" .Values.webhook). */}}
+{{- define "admend.placement" -}}
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+topologySpreadConstraints:
+  {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - maxSkew: 1
+    topologyKey: {{ $key }}
+    whenUnsatisfiable: {{ ternary (default "ScheduleAnyway" $.values.spread) "ScheduleAnyway" (eq $key "kubernetes.io/hostname") }}
+    labelSelector:
+      matchLabels:
+        {{- include "admend.selector" $ | nindent 8 }}
+  {{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* A PodDisruptionBudget and a HorizontalPodAutoscaler of one part; `count` is how many replicas there are. */}}
+{{- define "admend.availability" -}}
+{{- $count := ternary (int .values.autoscaling.minReplicas) (int .values.replicas) .values.autoscaling.enabled -}}
+{{- if and .values.podDisruptionBudget.enabled (gt $count 1) }}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ include "admend.name" .root }}-{{ .part }}
+  labels:
+    {{- include "admend.labels" . | nindent 4 }}
+spec:
+  maxUnavailable: {{ .values.podDisruptionBudget.maxUnavailable }}
+  # A pod that is not ready holds no drain up.
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "admend.selector" . | nindent 6 }}
+{{- end }}
+{{- if .values.autoscaling.enabled }}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: {{ include "admend.name" .root }}-{{ .part }}
+  labels:
+    {{- include "admend.labels" . | nindent 4 }}
+spec:
+  scaleTargetRef:
+    apiVersion: apps/v1
+    kind: Deployment
+    name: {{ include "admend.name" .root }}-{{ .part }}
+  minReplicas: {{ .values.autoscaling.minReplicas }}
+  maxReplicas: {{ .values.autoscaling.maxReplicas }}
+  metrics:
+    - type: Resource
+      resource:
+        name: cpu
+        target:
+          type: Utilization
+          averageUtilization: {{ .values.autoscaling.targetCPUUtilizationPercentage }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,57 @@
+"""Values that cannot work are refused before anything is installed, with the reason."""
+
+import pytest
+
+from tests.charts.rendering import CHART, helm
+
+pytestmark = pytest.mark.interop
+POLICY = {"validatingPolicy": {"enabled": True}, "enforce": {"held": "deny"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"proxy": {"replicas": 2}}, "set mirror.registry to run more than one"),
+        ({"proxy": {"autoscaling": {"enabled": True}}}, "set mirror.registry to run more than one"),
+        ({"proxy": {"ingress": {"enabled": True}}}, "proxy.ingress.host: give the host name"),
+        (
+            {"mirror": {"registry": "m.example"}, "proxy": {"ingress": {"enabled": True, "host": "m.example"}}},
+            "disable the ingress",
+        ),
+        ({"webhook": {"autoscaling": {"enabled": True, "minReplicas": 9}}}, "minReplicas is more than maxReplicas"),
+        ({"validatingPolicy": {"enabled": True}}, "enforce.held: admit lets images in by tag"),
+        (POLICY | {"enforce": {"held": "deny", "clean": "leave"}}, "enforce.clean: leave lets images in by tag"),
+        ({"validatingPolicy": {"enabled": True, "actions": ["Deny", "Warn"]}}, "Deny or Warn, not both"),
+        (
+            POLICY | {"selection": {"exclude": ["a[bc]"]}},
+            "selection.exclude: the pattern a[bc] holds a character class",
+        ),
+        ({"mode": "sometimes"}, "mode"),
+        ({"webhok": {}}, "webhok"),
+        ({"webhook": {"replica": 2}}, "replica"),
+        ({"webhook": {"replicas": "two"}}, "replicas"),
+        ({"webhook": {"timeoutSeconds": 31}}, "timeoutSeconds"),
+        ({"image": {"digest": "latest"}}, "digest"),
+        ({"image": {"tag": "a b"}}, "tag"),
+        ({"namespaces": {"optIn": "yes"}}, "optIn"),
+        ({"namespaces": {"exclude": ["Kube"]}}, "exclude"),
+        ({"nameOverride": "x: y"}, "nameOverride"),
+        ({"mirror": {"reference": ""}}, "reference"),
+        ({"mirror": {"persistence": {"size": "much"}}}, "size"),
+        ({"networkPolicy": {"nodes": ["everywhere"]}}, "nodes"),
+        ({"auth": {"tokenReview": {"allow": ["somebody"]}}}, "allow"),
+        ({"certs": {"certManager": {"duration": "a year"}}}, "duration"),
+        ({"enforce": {"failed": "maybe"}}, "failed"),
+        ({"enforce": None}, "enforce"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_with_the_reason(values, message):
+    done = helm("template", "admend", str(CHART), values=values)
+    assert done.returncode != 0
+    assert message in done.stderr
+
+
+def test_an_older_cluster_is_refused():
+    done = helm("template", "admend", str(CHART), "--kube-version", "1.29.0", values={})
+    assert done.returncode != 0
+    assert "kubeVersion" in done.stderr
