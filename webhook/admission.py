@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from proxy.api import Outcome, ResolveRequest, ResolveResponse
 from proxy.audit import AuditLog
 from proxy.errors import AdmendError, TrustFailure
+from proxy.placement import platforms_of
 from webhook.answer import Checked, FollowedTrust, Trust, check_answer
 from webhook.config import Mode, WebhookConfig
 from webhook.finding import Finding, Level, annotate, deny, edit_pod, report, warn
 from webhook.pod import Edit, Pod
-from webhook.policy import Choice, decide, find_notes, is_untouchable, platforms, select
+from webhook.policy import Choice, decide, find_notes, is_untouchable, select
 from webhook.resolver import Resolver, failed
 from webhook.review import AdmissionRequest, Decision
 from webhook.stance import Stance, take_stance
@@ -121,7 +122,7 @@ class Admitter:
         questions = {
             ask: ResolveRequest(
                 image=ask,
-                platforms=platforms(pod),
+                platforms=platforms_of(pod.architectures),
                 dry_run=request.dry_run,
                 always=fresh,
                 namespace=pod.namespace,

@@ -92,12 +92,6 @@ def _honours_opt_out(settings: SelectionConfig, mode: Mode) -> bool:
     return settings.opt_out is True or (settings.opt_out == "permissive" and mode is Mode.PERMISSIVE)
 
 
-def platforms(pod: Pod) -> tuple[str, ...]:
-    """Return the platforms that the pod is bound to; empty means those of the proxy's configuration."""
-    wanted = [name for name in pod.architectures if name.isascii() and name.isalnum() and len(name) <= 32]  # noqa: PLR2004 - GOARCH names have up to 8
-    return tuple(f"linux/{name}" for name in wanted)
-
-
 def decide(
     outcome: Outcome,
     mode: Mode,

@@ -17,12 +17,10 @@ from pydantic.alias_generators import to_camel
 
 from proxy.audit import AuditEvent
 from proxy.errors import MalformedInput
+from proxy.placement import OS_KEYS, Affinity, bound_architectures
 from webhook.pod import Container, Edit, ImageVolume, Owner, Pod
 
 API_VERSION = "admission.k8s.io/v1"
-ARCHITECTURE_KEYS = ("kubernetes.io/arch", "beta.kubernetes.io/arch")
-OS_KEYS = ("kubernetes.io/os", "beta.kubernetes.io/os")
-MAX_ARCHITECTURES = 16
 MAX_NAME = 253  # characters of an object's name (DNS subdomain)
 MAX_SECRETS = 32
 
@@ -57,16 +55,11 @@ class _Wire(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True, alias_generator=to_camel)
 
 
-def _or_empty(value: object) -> object:
-    return () if value is None else value
-
-
 def _or_blank(value: object) -> object:
     return "" if value is None else value
 
 
 Text = Annotated[str, BeforeValidator(_or_blank)]
-Texts = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_or_empty)]
 
 
 class _Owner(_Wire):
@@ -104,28 +97,6 @@ class _Secret(_Wire):
     name: Text = ""
 
 
-class _Expression(_Wire):
-    key: str
-    operator: str
-    values: Texts = ()
-
-
-class _Term(_Wire):
-    match_expressions: list[_Expression] | None = None
-
-
-class _NodeSelector(_Wire):
-    node_selector_terms: list[_Term] | None = None
-
-
-class _NodeAffinity(_Wire):
-    required: _NodeSelector | None = Field(default=None, alias="requiredDuringSchedulingIgnoredDuringExecution")
-
-
-class _Affinity(_Wire):
-    node_affinity: _NodeAffinity | None = None
-
-
 class _Os(_Wire):
     name: Text = ""
 
@@ -136,7 +107,7 @@ class _Spec(_Wire):
     ephemeral_containers: list[_Container] | None = None
     volumes: list[_Volume] | None = None
     node_selector: dict[str, str] | None = None
-    affinity: _Affinity | None = None
+    affinity: Affinity | None = None
     os: _Os | None = None
     image_pull_secrets: list[_Secret] | None = None
 
@@ -255,7 +226,7 @@ def _pod(wire: _Pod, request: _Request) -> Pod:
         owner=_owner(metadata.owner_references or []),
         deleting=metadata.deletion_timestamp is not None,
         os=system,
-        architectures=_architectures(spec),
+        architectures=bound_architectures(spec.node_selector, spec.affinity),
         image_volumes=tuple(
             ImageVolume(item.name, item.image.reference) for item in spec.volumes or () if item.image is not None
         ),
@@ -270,24 +241,3 @@ def _owner(references: list[_Owner]) -> Owner | None:
         return None
     group, slash, _ = chosen.api_version.partition("/")
     return Owner(chosen.kind, group if slash else "", chosen.name)
-
-
-def _architectures(spec: _Spec) -> tuple[str, ...]:
-    """Return the architectures that the pod is bound to; empty where it may run on any, or the answer is not simple."""
-    selector = spec.node_selector or {}
-    for key in ARCHITECTURE_KEYS:
-        if key in selector:
-            return (selector[key],)
-    affinity = spec.affinity.node_affinity if spec.affinity else None
-    terms = (affinity.required.node_selector_terms if affinity and affinity.required else None) or []
-    found: set[str] = set()
-    for term in terms:  # one term of several must hold, and in it every expression
-        allowed = [
-            set(item.values)
-            for item in term.match_expressions or ()
-            if item.key in ARCHITECTURE_KEYS and item.operator == "In"
-        ]
-        if not allowed:
-            return ()
-        found |= set.intersection(*allowed)
-    return tuple(sorted(found)) if len(found) <= MAX_ARCHITECTURES else ()

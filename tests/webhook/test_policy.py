@@ -7,7 +7,7 @@ from proxy.provenance import Provenance, render_provenance
 from tests.webhook.table import MIRROR, NAMING
 from webhook.config import EnforceConfig, Mode, SelectionConfig
 from webhook.pod import Container, ImageVolume, Owner, Pod
-from webhook.policy import Choice, Verdict, decide, find_notes, is_untouchable, platforms, select
+from webhook.policy import Choice, Verdict, decide, find_notes, is_untouchable, select
 
 HEX = "a" * 64
 
@@ -165,11 +165,6 @@ def test_update_looks_at_changed_and_new_containers_only() -> None:
 def test_image_volumes_are_told_about_but_not_resolved() -> None:
     volume = select(pod(image_volumes=(ImageVolume("v", "w"),)), None, SelectionConfig(), NAMING)[1]
     assert (volume.container.name, volume.original, volume.volume, volume.reference) == ("volume/v", "w", True, None)
-
-
-def test_platforms_are_those_the_pod_is_bound_to() -> None:
-    assert platforms(pod(architectures=("arm64", "amd64"))) == ("linux/arm64", "linux/amd64")
-    assert platforms(pod(architectures=("../x", "é", ""))) == ()
 
 
 def test_only_mirror_pods_and_deleted_ones_are_untouchable() -> None:
