@@ -158,3 +158,51 @@ async def test_token_is_read_anew_and_a_bad_one_is_named(tmp_path: Path) -> None
 def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(MalformedInput, match=r"nowhere\.crt"):
         ProxyResolver(ProxyClientConfig(urls=("https://p.example",), ca_file=tmp_path / "nowhere.crt"))
+
+
+def breaking_off(times: int, asked: list[int]) -> Handler:
+    """Break the first `times` answers off after their first bytes."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(id(request.transport))
+        if len(asked) > times:
+            return web.Response(text=GOOD.model_dump_json(), content_type="application/json")
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b'{"outcome":')
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    return handler
+
+
+async def test_proxy_that_breaks_off_its_answer_is_asked_once_more_at_once() -> None:
+    for times, outcome in ((1, Outcome.PATCHED), (9, Outcome.FAILED)):
+        asked: list[int] = []
+        async with serving(breaking_off(times, asked)) as url:
+            start = time.monotonic()
+            found = await ask(url)
+            assert time.monotonic() - start < 1.0
+        assert found.outcome is outcome
+        assert len(asked) == 2
+    assert found.reason.count("the connection broke off") == 2
+
+
+async def test_proxy_that_breaks_off_is_asked_again_after_the_others() -> None:
+    asked: list[int] = []
+    async with serving(breaking_off(9, asked)) as one, serving(reply(GOOD.model_dump_json())) as two:
+        assert await ask(one, two) == GOOD
+        assert await ask(two, one) == GOOD
+    assert len(asked) <= 2
+
+
+async def test_questions_one_after_the_other_share_a_connection() -> None:
+    asked: list[int] = []
+    async with serving(breaking_off(0, asked)) as url:
+        resolver = ProxyResolver(ProxyClientConfig(urls=(url,)))
+        for _ in range(5):
+            assert await resolver.resolve(ResolveRequest(image=NGINX), time.monotonic() + 5) == GOOD
+        await resolver.close()
+    assert len(asked) == 5
+    assert len(set(asked)) == 1
