@@ -32,7 +32,7 @@ from proxy.oci.reference import ImageRef
 from proxy.serve import Engine
 from webhook.demo.compose import PACKAGES, Composed, compose, find_release
 
-RECIPE = 2  # counts up when what is made here changes
+RECIPE = 3  # counts up when what is made here changes
 TREE, APT, UPSTREAM = FOLDER / "tree", FOLDER / "apt", FOLDER / "upstream"
 STATE = FOLDER / "images.json"
 PIECE = 1 << 20
@@ -42,6 +42,7 @@ LARGE_LAYERS = tuple(Filler(1000 + number, 14 << 20) for number in range(24))
 EIGHT = range(8)
 SHARING = tuple(f"bench/sharing-{number}:1" for number in EIGHT)  # they have all layers but one in common
 APART = tuple(f"bench/apart-{number}:1" for number in EIGHT)  # they have no layer in common, but their packages
+NEW = tuple(f"bench/new-{number}:1" for number in range(20))  # the distroless one, each with a small layer of its own
 SMALL_PACKAGES = ("base-files", "netbase")  # of the same sources, and with nothing to upgrade
 
 
@@ -118,6 +119,8 @@ async def _fill_upstream(arch: str) -> dict[str, Sizes]:
         filler = Filler(number, 4 << 20)
         images[SHARING[number]] = grow(minbase, FOLDER / "pack" / f"sharing-{number}", [filler])
         images[APART[number]] = thicken(minbase, FOLDER / "pack" / f"apart-{number}", filler)
+    for number, name in enumerate(NEW):
+        images[name] = grow(images[DISTROLESS], FOLDER / "pack" / f"new-{number}", [Filler(2000 + number, 0)])
     mirror = open_upstream(UPSTREAM)
     for name, image in images.items():
         path, _, tag = name.partition(":")

@@ -13,6 +13,7 @@ AIM_REPEAT_MS = 5.0
 AIM_MEMORY_MIB = 150.0
 AIM_COLD_SOURCES_MS = 3000.0
 AIM_WARM_SOURCES_MS = 50.0
+AIM_ADMISSION_P99_MS = 25.0
 
 Row = tuple[str, str, str, str]
 
@@ -31,7 +32,8 @@ def render_table(results: dict[str, Any]) -> str:
     rows += _memory(pair)
     rows += _refresh(results["refresh"])
     rows += _load(results["load"])
-    return "\n".join([head, "", *_aligned(rows), "", *_compare(results["apt"], images[MINBASE])])
+    rows += render_admissions(results["admissions"])
+    return "\n".join([head, "", *aligned(rows), "", *_compare(results["apt"], images[MINBASE])])
 
 
 def _size(size: dict[str, int]) -> str:
@@ -123,13 +125,39 @@ def _load(load: dict[str, Any]) -> list[Row]:
     ]  # fmt: skip
 
 
+def render_admissions(figures: dict[str, Any]) -> list[Row]:
+    """Return the rows of admissions: the burst, then the load beside the peer's."""
+    burst, load, peer = figures["burst"], figures["load"], figures["peer"]
+    everyone = burst["answered"] == burst["pods"]
+    once = burst["patches"] == {"1": burst["images"]} or burst["patches"] == {1: burst["images"]}
+    ratio = load["p99"] / peer["p99"]
+    pair = (load, peer)
+    return [
+        (f"burst: {burst['pods']} pods of {burst['images']} new images at once", "", "", ""),
+        ("answered in time / with the patched image", "", f"{burst['answered']} / {burst['rewritten']}",
+         f"all {'ok' if everyone else 'MISSED'}"),
+        ("each image patched", "", "once" if once else str(burst["patches"]), f"once {'ok' if once else 'MISSED'}"),
+        ("answers, ms median / last", "", f"{burst['median']:.0f} / {burst['last']:.0f}", ""),
+        (f"admissions, {figures['rate']} per second for {figures['seconds']} s", "admend", "no work", ""),
+        ("as the client sees them, ms median / p99", *(f"{one['median']:.1f} / {one['p99']:.1f}" for one in pair),
+         _judge([load["p99"]], AIM_ADMISSION_P99_MS, "ms")),
+        ("  the longest, ms", *(f"{one['max']:.1f}" for one in pair), ""),
+        ("  p99 of admend over that of no work", f"{ratio:.1f}", "", ""),
+        ("  failures", *(str(one["failures"]) for one in pair), f"none {'MISSED' if load['failures'] else 'ok'}"),
+        ("audit lines / admissions", " / ".join(map(str, figures["lines"])), "", ""),
+        ("  the client itself late, ms p99", *(f"{one['late']:.1f}" for one in pair), ""),
+        ("  CPU ms of each, webhook / proxy", *(" / ".join(f"{ms:.2f}" for ms in one["cpu_ms"]) for one in pair), ""),
+    ]  # fmt: skip
+
+
 def _judge(values: list[float], aim: float | None, unit: str) -> str:
     if aim is None:
         return ""
     return f"< {aim:.0f} {unit} {'ok' if max(values) < aim else 'OVER'}"
 
 
-def _aligned(rows: list[Row]) -> list[str]:
+def aligned(rows: list[Row]) -> list[str]:
+    """Return rows as lines with columns."""
     widths = [max(len(row[at]) for row in rows) for at in range(3)]
     return [
         f"{label:<{widths[0]}}  {one:>{widths[1]}}  {two:>{widths[2]}}  {aim}".rstrip() for label, one, two, aim in rows

@@ -15,9 +15,9 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-import archive as archive_server
 import images
 import peer
+from admissions import measure_admissions
 from measure import (
     Start,
     measure_burst,
@@ -27,9 +27,9 @@ from measure import (
     measure_repeated,
     named,
 )
-from needs import FOLDER, REPOSITORY, Archive, check_machine
-from processes import free_port, listening, python, running, wait_until
+from needs import FOLDER, REPOSITORY, check_machine
 from report import render_table
+from servers import start_archive, start_upstream
 from subject import Subject
 
 from proxy.files import writing
@@ -58,6 +58,8 @@ def main() -> None:
             figures["layer_bytes"] = asdict(sizes[name])
             results["images"][name] = figures
         results |= measure_load((plain, shaped), port, sizes)
+        say("admissions: a burst of new images, then a steady load")
+        results["admissions"] = measure_admissions(partial(Subject, (plain, shaped), port), plain)
     results["apt"] = {
         "median_ms": round(statistics.median(run.milliseconds for run in apt), 1),
         "all_ms": [round(run.milliseconds, 1) for run in apt],
@@ -137,31 +139,6 @@ def measure_again(start: Start, hosts: tuple[str, str], name: str) -> dict[str, 
             "repeat_asked": measure_repeated(subject, plain, always=True).render(),
             "repeat_asked_shaped": measure_repeated(subject, shaped, always=True, count=100).render(),
         }
-
-
-def start_archive(stack: ExitStack, archive: Archive) -> int:
-    """Start the loopback archive on the port that the images name, or on a new one when that is taken."""
-    kept = FOLDER / "port"
-    port = int(kept.read_text()) if kept.exists() else free_port()
-    if listening(port):
-        port = free_port()
-    kept.write_text(str(port))
-    log = FOLDER / "archive.log"
-    routes = [f"{name}={uri}" for name, uri in archive.routes.items()]
-    command = python("archive.py", str(port), FOLDER / "archive", *routes)
-    process = stack.enter_context(running(command, log))
-    wait_until(lambda: listening(port), archive_server.__name__, process, log)
-    return port
-
-
-def start_upstream(stack: ExitStack) -> tuple[str, str]:
-    """Start the upstream; returns its plain and its shaped address."""
-    ready, log = FOLDER / "upstream.json", FOLDER / "upstream.log"
-    ready.unlink(missing_ok=True)
-    process = stack.enter_context(running(python("upstream.py", images.UPSTREAM, ready), log))
-    wait_until(ready.exists, "the upstream", process, log)
-    ports = json.loads(ready.read_text())
-    return f"127.0.0.1:{ports['plain']}", f"127.0.0.1:{ports['shaped']}"
 
 
 def describe_machine() -> dict[str, Any]:
