@@ -30,7 +30,12 @@ VALUES = {
         "webhook": {"replicas": 3, "config": {"margin": 1.5}},
         "certs": {"extraDnsNames": ["mirror.example"], "extraIps": ["10.0.0.9"], "secret": "other-name"},
     },
-    "opt-out": {"namespaces": {"optIn": False, "exclude": ["kube-system", "other"]}, "selection": {"optOut": False}},
+    "opt-out": {
+        "namespaces": {"optIn": False, "exclude": ["other"], "platform": []},
+        "selection": {"optOut": False},
+        "certs": {"keep": True},
+        "mirror": {"persistence": {"keep": False}},
+    },
     "enforce with policy": {
         "mode": "enforce",
         "enforce": {"held": "deny"},
@@ -60,6 +65,7 @@ VALUES = {
         "dashboard": {"enabled": True, "annotations": {"folder": "Security"}},
     },
     "autoscaling": {
+        "prometheusRule": {"enabled": True},
         "mirror": {"reference": "mirror.example", "registry": "mirror.example"},
         "webhook": {"autoscaling": {"enabled": True, "minReplicas": 3}, "priorityClassName": "platform"},
         "proxy": {"autoscaling": {"enabled": True}, "affinity": {"nodeAffinity": {}}},

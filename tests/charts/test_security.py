@@ -127,7 +127,9 @@ def test_every_pod_of_the_release_is_under_a_network_policy_that_names_both_dire
 def test_the_webhook_reaches_the_proxy_and_name_service_and_nothing_else():
     policy = one(render("default"), "NetworkPolicy", "-webhook")["spec"]
     dns, proxy = policy["egress"]
-    assert {(each["port"], each["protocol"]) for each in dns["ports"]} == {(53, "UDP"), (53, "TCP")}
+    assert {(each["port"], each["protocol"]) for each in dns["ports"]} == {
+        (port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")
+    }
     assert proxy["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "proxy"
     assert [each["port"] for each in proxy["ports"]] == [8443]
     assert policy["ingress"] == [{"ports": [{"port": "https", "protocol": "TCP"}]}]

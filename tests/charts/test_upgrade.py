@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from tests.charts.rendering import VALUES, of_kind, render
+from tests.charts.rendering import VALUES, config, of_kind, one, render
 
 pytestmark = pytest.mark.interop
 NAMED = {"nameOverride"}  # another prefix makes other objects: nothing is changed in place
@@ -29,15 +29,48 @@ def test_no_upgrade_changes_what_cannot_be_changed():
             assert (each["spec"].get("clusterIP") == "None") == (after["spec"].get("clusterIP") == "None")
 
 
-def test_patched_images_stay_when_the_release_goes(objects):
-    for claim in of_kind(objects, "PersistentVolumeClaim").values():
-        assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+HOOK, POLICY = "helm.sh/hook", "helm.sh/hook-delete-policy"
+
+
+def hooks(objects):
+    """Return what is no part of the release, as kind/name -> annotations."""
+    return {
+        f"{each['kind']}/{each['metadata']['name']}": each["metadata"]["annotations"]
+        for each in objects
+        if HOOK in each["metadata"].get("annotations", {})
+    }
+
+
+def test_patched_images_stay_when_the_release_goes_if_they_are_to():
+    for name in ("default", "opt-out"):
+        claim = one(render(name), "PersistentVolumeClaim")["metadata"]
+        assert claim.get("annotations") == ({"helm.sh/resource-policy": "keep"} if name == "default" else None)
 
 
 def test_the_chart_holds_no_secret_that_an_upgrade_could_replace(objects):
-    assert not of_kind(objects, "Secret")
+    found = hooks(objects)
+    assert all(found[f"Secret/{name}"][HOOK] == "post-delete" for name in of_kind(objects, "Secret"))
 
 
-def test_nothing_but_the_test_is_a_hook(objects):
-    hooks = [each for each in objects if "helm.sh/hook" in each["metadata"].get("annotations", {})]
-    assert [each["metadata"]["annotations"]["helm.sh/hook"] for each in hooks] == ["test"]
+def test_hooks_are_the_test_and_what_removes_things_that_processes_made(objects):
+    assert {each[HOOK] for each in hooks(objects).values()} == {"test", "post-delete"}
+    for name, annotations in hooks(objects).items():
+        # Without the first, making the hook would fail where a process made the object; without the second it stays.
+        assert annotations[POLICY] == "before-hook-creation,hook-succeeded", name
+
+
+def made_by_processes(objects):
+    """Return what the processes of a release make themselves, as kind/name."""
+    certs, proxy = config(objects, "certs"), config(objects, "proxy")
+    issued = [each["spec"]["secretName"] for each in of_kind(objects, "Certificate").values()]
+    secrets = {f"Secret/{name}" for name in (certs.cluster.secret, *issued)}
+    leases = {f"Lease/{certs.cluster.lease}", *([f"Lease/{proxy.cluster.lease}"] if proxy.cluster else [])}
+    return secrets, leases
+
+
+def test_whatever_processes_make_goes_with_the_release(objects):
+    secrets, leases = made_by_processes(objects)
+    removed = {name for name, annotations in hooks(objects).items() if annotations[HOOK] == "post-delete"}
+    assert leases <= removed
+    kept = objects is render("opt-out")
+    assert {name for name in removed if name.startswith("Secret/")} == (set() if kept else secrets)

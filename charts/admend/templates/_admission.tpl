@@ -2,7 +2,7 @@
 
 {{/* Names of namespaces that are never looked at, as JSON. */}}
 {{- define "admend.excluded" -}}
-{{- $names := concat .Values.namespaces.exclude (list .Release.Namespace) -}}
+{{- $names := concat (list "kube-system" "kube-public" "kube-node-lease" .Release.Namespace) .Values.namespaces.exclude .Values.namespaces.platform -}}
 {{- if .Values.certs.certManager.enabled -}}
 {{- $names = append $names .Values.certs.certManager.namespace -}}
 {{- end -}}

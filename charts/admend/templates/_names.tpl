@@ -33,6 +33,11 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{/* The same with the operator's own labels, `more`, which change none of them. */}}
+{{- define "admend.labelsWith" -}}
+{{- toYaml (merge (include "admend.labels" . | fromYaml) (deepCopy (default dict .more))) -}}
+{{- end -}}
+
 {{- define "admend.image" -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}

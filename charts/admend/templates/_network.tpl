@@ -1,10 +1,12 @@
 {{/* Pieces of the network policies. */}}
 
-{{/* Name service may be a pod, a node's own cache or a service outside: any address, port 53. */}}
+{{/* Name service may be a pod, a node's own cache or a service outside: any address. */}}
 {{- define "admend.dnsEgress" -}}
 - ports:
-    - {port: 53, protocol: UDP}
-    - {port: 53, protocol: TCP}
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
 {{- end -}}
 
 {{/* Every address of both families but for the given blocks. */}}

@@ -21,12 +21,9 @@ capabilities:
 checksum is among them, so that a change of it starts new pods. */}}
 {{- define "admend.podMetadata" -}}
 labels:
-  {{- with omit .values.podLabels "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-  {{- include "admend.labels" . | nindent 2 }}
+  {{- include "admend.labelsWith" (merge (dict "more" .values.podLabels) .) | nindent 2 }}
 annotations:
-  {{- with omit .values.podAnnotations "admend.dev/config" }}
+  {{- with omit (default dict .values.podAnnotations) "admend.dev/config" }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
   admend.dev/config: {{ include (printf "admend.%sConfig" .part) .root | sha256sum }}
@@ -49,6 +46,8 @@ topologySpreadConstraints:
     labelSelector:
       matchLabels:
         {{- include "admend.selector" $ | nindent 8 }}
+    # Of one version: during an upgrade the old pods do not count.
+    matchLabelKeys: [pod-template-hash]
   {{- end }}
 {{- with .values.nodeSelector }}
 nodeSelector:
