@@ -4,6 +4,7 @@ Owns the forms of requests, answers and errors. Untrusted JSON enters through th
 know are passed over: during a rolling upgrade the other side may be a version ahead. What it does know is checked.
 """
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -113,6 +114,8 @@ class ResolveResponse(Wire):
     platforms: dict[str, Outcome] = Field(default_factory=dict)  # what each platform of the image came to
     stale: bool = False
     as_of: tuple[SourceDate, ...] = ()
+    published: datetime | None = None  # when the newest fix in the patched image was published, by its source's index
+    made: datetime | None = None  # when the patched image was first there
     signature: SignatureInfo | None = None
     hold: str = ""  # why nodes are not known to reach the mirror; nothing is to be rewritten then
     pull_secret: str = ""  # the Secret in the pod's namespace that pulls of the patched image need

@@ -1,4 +1,4 @@
-"""The command `admend`: patch, inspect, verify, proxy.
+"""The command `admend`: patch, inspect, verify, status, proxy.
 
 Owns arguments, exit codes and what is printed. Exit codes: 0 patched or clean (the JSON says which), 1 failed, 2 usage
 (a wrong configuration included), 3 unsupported image. With `--json` exactly one document goes to standard output;
@@ -103,9 +103,25 @@ def make_parser() -> argparse.ArgumentParser:
     verify.add_argument("--key", type=Path, required=True, metavar="PUB", help="the proxy's public key (PEM)")
     verify.add_argument("--source", metavar="IMAGE", help="the original that it must have been made from")
     _add_common(verify)
+    _add_status(commands.add_parser("status", help="show how the workloads of a cluster stand"))
     proxy = commands.add_parser("proxy", help="run the patching proxy")
     proxy.add_argument("--config", type=Path, required=True, metavar="FILE")
     return parser
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--proxy", required=True, metavar="URL", help="the proxy's address, as https://host:port")
+    for name, text in (
+        ("--token-file", "bearer token to ask with"),
+        ("--ca-file", "authorities that the proxy's certificate may come from (PEM)"),
+        ("--cert", "client certificate to ask with (PEM)"),
+        ("--key", "its key (PEM)"),
+    ):
+        parser.add_argument(name, type=Path, metavar="FILE", help=text)
+    parser.add_argument("-n", "--namespace", action="append", default=[], help="only this one; may be given again")
+    parser.add_argument("--state", action="append", default=[], help="only workloads in this state; may be given again")
+    parser.add_argument("--exit-code", action="store_true", help="exit 1 when a pod runs without a patch that is there")
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
 
 
 def _add_policy(parser: argparse.ArgumentParser) -> None:
@@ -159,6 +175,12 @@ def _run(options: argparse.Namespace) -> int:
 
         run(load_settings(options.config, ProxyConfig))
         return EXIT_DONE
+    if options.command == "status":
+        from proxy.fleet.command import run_status  # noqa: PLC0415
+
+        text, behind = run_status(options)
+        _show(text)
+        return EXIT_FAILED if behind and options.exit_code else EXIT_DONE
     from proxy import command  # noqa: PLC0415
 
     config = load_settings(options.config, ProxyConfig) if options.config else None

@@ -6,11 +6,14 @@ Owns which of them exist by the configuration, nothing of what they do.
 from contextlib import AsyncExitStack
 from typing import Self
 
+from proxy.audit import AuditConfig, open_audit
 from proxy.blobs import BlobStore
 from proxy.canary import CanaryKeeper
+from proxy.fleet.walker import Ask, Fleet
 from proxy.kube.cluster import Cluster
 from proxy.kube.probe import Probe
 from proxy.mirror import Mirror
+from proxy.trust import KeyRing
 
 
 class ClusterWork:
@@ -23,6 +26,8 @@ class ClusterWork:
     """
 
     def __init__(self, cluster: Cluster, mirror: Mirror, store: BlobStore) -> None:
+        self._cluster, self._mirror = cluster, mirror
+        self.fleet: Fleet | None = None
         self.canary: CanaryKeeper | None = None
         self.probe: Probe | None = None
         if cluster.config.probe is not None:
@@ -34,8 +39,17 @@ class ClusterWork:
         """Return why nothing should be rewritten to the mirror now, or nothing."""
         return self.probe.hold() if self.probe else ""
 
+    def add_fleet(self, ask: Ask, keys: KeyRing, audit: AuditConfig) -> Fleet | None:
+        """Make the part that looks after running pods, if the configuration wants it; `ask` resolves an image."""
+        config = self._cluster.config.fleet
+        if config is not None:
+            log = open_audit(audit)
+            self._stack.push_async_callback(log.close)
+            self.fleet = Fleet(self._cluster, self._mirror, ask=ask, keys=keys, config=config, audit=log)
+        return self.fleet
+
     async def __aenter__(self) -> Self:
-        for part in (self.canary, self.probe):
+        for part in (self.canary, self.probe, self.fleet):
             if part is not None:
                 await self._stack.enter_async_context(part)
         return self

@@ -13,6 +13,7 @@ from certs import settings
 from certs.logs import LogConfig
 from certs.settings import Bytes, Port, Seconds, Section
 from certs.tracing import TracingConfig
+from proxy.audit import AuditConfig
 
 
 class ListenConfig(settings.ListenConfig):
@@ -218,11 +219,12 @@ class NamespaceSelection(Section):
     """Which namespaces take part, as the webhook configuration selects them.
 
     `label` on a namespace says how (enabled, permissive, enforce, audit, disabled). With `opt_in` those without it are
-    left out, else they take part; `exclude` never do.
+    left out, else they take part; `exclude` never do. `default_mode` is what `enabled` stands for.
     """
 
     label: str = "admend.dev/admission"
     opt_in: bool = True
+    default_mode: Literal["permissive", "enforce", "audit"] = "permissive"
     exclude: tuple[str, ...] = ("kube-system",)
 
 
@@ -245,6 +247,51 @@ class ProbeConfig(Section):
     every: Annotated[Seconds, Field(ge=0.05)] = 15.0
 
 
+class PrewarmConfig(Section):
+    """Whether images of running pods are patched before they are asked for.
+
+    `concurrency` images at a time, `per_minute` of one upstream host. `include` and `exclude` are patterns of image
+    names in full (`docker.io/library/*`); what they leave out is not reported on either.
+    """
+
+    enabled: bool = True
+    concurrency: Annotated[int, Field(ge=1, le=16)] = 1
+    per_minute: Annotated[float, Field(ge=0.1, le=6000)] = 30.0
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+
+
+class EventsConfig(Section):
+    """Whether an Event on a pod's owner tells of a newer patched image; said again every `repeat` seconds."""
+
+    enabled: bool = True
+    repeat: Annotated[Seconds, Field(ge=60.0)] = 21600.0
+
+
+class RestartConfig(Section):
+    """Whether pods that run without a patch that is there are evicted, in the namespaces that match (patterns).
+
+    `per_minute` evictions at the most; after one of a workload's pods the next waits `cooldown` seconds. With
+    `single_pods` off, a workload's only pod is left running. With `dry_run` the API server only says what it would do.
+    """
+
+    enabled: bool = False
+    namespaces: tuple[NamespacePattern, ...] = ("*",)
+    per_minute: Annotated[float, Field(ge=0.1, le=600)] = 6.0
+    cooldown: Seconds = 60.0
+    single_pods: bool = False
+    dry_run: bool = False
+
+
+class FleetConfig(Section):
+    """What is done about the images of running pods, in a round every `every` seconds."""
+
+    every: Annotated[Seconds, Field(ge=0.05)] = 300.0
+    prewarm: PrewarmConfig = PrewarmConfig()
+    events: EventsConfig = EventsConfig()
+    restart: RestartConfig = RestartConfig()
+
+
 class ClusterConfig(Section):
     """The Kubernetes cluster that the proxy serves; without this section it asks no API server for anything.
 
@@ -258,6 +305,7 @@ class ClusterConfig(Section):
     namespaces: NamespaceSelection = NamespaceSelection()
     pull_secrets: PullSecretsConfig = PullSecretsConfig()
     probe: ProbeConfig | None = None  # null: nodes are taken to reach the mirror
+    fleet: FleetConfig | None = None  # null: running pods are not looked at
 
 
 class ProxyConfig(Section):
@@ -281,6 +329,7 @@ class ProxyConfig(Section):
     tag_ttl: Seconds = 300.0
     negative_ttl: Seconds = 30.0
     mirror_ttl: Seconds = 60.0  # how long the mirror's word that it has an image is believed
+    audit: AuditConfig = AuditConfig()  # where evictions are told
     log: LogConfig = LogConfig()
     tracing: TracingConfig = TracingConfig()
 

@@ -54,13 +54,13 @@ class UsageError(MalformedInput):
 
 
 class UpstreamUnavailable(AdmendError):
-    """A server outside did not answer, or answered 429 or 5xx; `retry_after` is in seconds, or None."""
+    """A server outside did not answer (`status` 0), or answered 429 or 5xx; `retry_after` is in seconds, or None."""
 
     code = "upstream-unavailable"
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, status: int = 0) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        self.retry_after, self.status = retry_after, status
 
 
 class UpstreamRefused(AdmendError):

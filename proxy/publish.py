@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from proxy.api import Outcome, SignatureInfo
 from proxy.codec import encode
-from proxy.errors import AdmendError, TrustFailure, Unsupported
+from proxy.errors import AdmendError, MalformedInput, TrustFailure, Unsupported
 from proxy.mirror import Mirror
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Descriptor, Index, Manifest
@@ -110,11 +110,28 @@ class Publisher:
                 for child in result.children:
                     await self._sign(name, record, child)
                 signature = await self._sign(name, record, result.top)
-            record = record.model_copy(update={"signature": signature, "phases": dict(phases.milliseconds)})
+            history = await self._history(name, record)
+            record = record.model_copy(update={**history, "signature": signature, "phases": dict(phases.milliseconds)})
         kept = await self._records.save(name, record)
         if kept is record and record.patched:
             await self._records.point(name, record)
         return kept
+
+    async def _history(self, name: ImageRef, record: Record) -> dict[str, datetime]:
+        """Return since when this patched image is there, and when the newest fix in it was published.
+
+        An image that the last record had already keeps its dates: sources that changed without touching it are no news.
+        """
+        try:
+            held = await self._records.load(name, record.key)
+        except (MalformedInput, TrustFailure):
+            held = None
+        if held is not None and held.patched == record.patched and held.made and held.published:
+            return {"made": held.made, "published": held.published}
+        used = {item.source for item in record.upgrades}
+        dates = [item for item in record.as_of if item.source in used] or record.as_of
+        published = max((datetime.fromisoformat(item.date) for item in dates), default=record.signed)
+        return {"made": record.signed, "published": published}
 
     async def resign(self, name: ImageRef, record: Record) -> Record:
         """Sign a confirmed record anew, so that its signature does not grow older than verifiers allow."""

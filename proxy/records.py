@@ -43,6 +43,8 @@ class Record(Wire):
     platforms: dict[str, Outcome] = Field(default_factory=dict)
     as_of: tuple[SourceDate, ...] = ()
     stale: bool = False
+    published: datetime | None = None  # of the newest fix in it, by the date of the index that has it
+    made: datetime | None = None  # when the patched image was first put into the mirror
     sources: tuple[dict[str, Any], ...] = ()  # the package sources, to ask whether they changed
     checked: datetime
     signed: datetime
@@ -63,6 +65,8 @@ class Record(Wire):
             platforms=self.platforms,
             stale=self.stale,
             as_of=self.as_of,
+            published=self.published,
+            made=self.made,
             signature=self.signature,
             phases=self.phases,
         )

@@ -127,6 +127,9 @@ class Proxy:
         self.resolve = self._make_resolve()
         kept = config.mirror
         self.upkeep = Upkeep(self.mirror, self.engine.derived, retain=kept.retain, every=kept.retain_every)
+        work = self.cluster_work
+        self.fleet = work.add_fleet(self.resolve.resolve, self.keys, config.audit) if work else None
+        self.upkeep.in_use = self.fleet.in_use if self.fleet else None
         self.port = 0
         self._stack = AsyncExitStack()
 
@@ -159,7 +162,8 @@ class Proxy:
             self.resolve, self.mirror, engine.registry, engine.store, self.config.mirror.reference, {}
         )
         access = read_access(self.config, self.reviews)
-        return Parts(self.resolve, self.mirror, through, access, self._metrics(tls))
+        status = self.fleet.status if self.fleet else None
+        return Parts(self.resolve, self.mirror, through, access, self._metrics(tls), status=status)
 
     def _metrics(self, tls: ServingContext | None) -> Metrics:
         engine, metrics, mirror, upkeep = self.engine, Metrics(), self.mirror, self.upkeep

@@ -5,6 +5,7 @@ token or password, a listed service account (see `access`).
 """
 
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -12,7 +13,8 @@ from pydantic import ValidationError
 
 from proxy.access import Access
 from proxy.api import ErrorBody, ResolveRequest
-from proxy.errors import UpstreamUnavailable
+from proxy.errors import AdmendError, UpstreamUnavailable
+from proxy.fleet.report import StatusReport
 from proxy.mirror import EmbeddedMirror, Mirror
 from proxy.pullthrough import PullThrough
 from proxy.resolve import Resolve
@@ -35,6 +37,7 @@ class Parts:
     access: Access
     metrics: Metrics
     rights: Rights | None = None  # of an embedded mirror
+    status: Callable[[], Awaitable[StatusReport | None]] | None = None  # None: no pods are looked at
 
 
 def make_app(parts: Parts) -> web.Application:
@@ -42,6 +45,7 @@ def make_app(parts: Parts) -> web.Application:
     routes = _Routes(parts)
     app = web.Application(client_max_size=MAX_REQUEST)
     app.router.add_post("/v1/resolve", routes.resolve)
+    app.router.add_get("/v1/status", routes.status)
     app.router.add_get("/healthz", routes.healthy)
     app.router.add_get("/readyz", routes.healthy)
     app.router.add_get("/metrics", routes.metrics)
@@ -71,6 +75,21 @@ class _Routes:
         answer = await self._parts.resolve.resolve(body)
         self._parts.metrics.observe(answer)
         return web.json_response(text=answer.model_dump_json())
+
+    async def status(self, request: web.Request) -> web.Response:
+        """GET /v1/status: how the cluster's workloads stand."""
+        refused = await authorize(self._parts.access, request)
+        if refused is not None:
+            return refused
+        if self._parts.status is None:
+            return _problem(404, "unsupported", "running pods are not looked at: there is no section cluster.fleet")
+        try:
+            report = await self._parts.status()
+        except AdmendError as error:
+            return _problem(503, error.code, str(error))
+        if report is None:
+            return _problem(503, "upstream-unavailable", "no round over the cluster is done yet; ask again in a minute")
+        return web.json_response(text=report.model_dump_json())
 
     async def healthy(self, _: web.Request) -> web.Response:
         """GET /healthz and /readyz: the process serves."""

@@ -33,7 +33,8 @@ class Upkeep:
 
     def __init__(self, mirror: Mirror, derived: Derived, *, retain: float, every: float) -> None:
         self._mirror, self._derived, self._retain, self._every = mirror, derived, retain, every
-        self.in_use: Callable[[], Awaitable[AbstractSet[Digest]]] | None = None  # what live pods run, if that is known
+        # What live pods run, if that is known; None means that it is another proxy's to remove anything.
+        self.in_use: Callable[[], Awaitable[AbstractSet[Digest] | None]] | None = None
         self.succeeded = 0.0  # when the last pass without a failure ended, in seconds since the epoch
         self._task: asyncio.Task[None] | None = None
 
@@ -66,6 +67,8 @@ class Upkeep:
     async def _retire(self) -> None:
         """Remove superseded images; none at all while it cannot be said what is in use."""
         in_use = await self.in_use() if self.in_use else frozenset()
+        if in_use is None:
+            return
         removed = await self._mirror.retain(self._retain, in_use)
         for digest in removed:
             _log.info("superseded image removed from the mirror: %s", digest)

@@ -5,7 +5,7 @@ several proxies. What is asked, and why, is each matter's own module beside this
 """
 
 import asyncio
-import os
+import secrets
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +47,10 @@ class Cluster:
         self.batch = client.BatchV1Api(self.api)
         self.authentication = client.AuthenticationV1Api(self.api)
         self.lease = Lease(
-            client.CoordinationV1Api(self.api), config.namespace, config.lease, f"{socket.gethostname()}_{os.getpid()}"
+            client.CoordinationV1Api(self.api),
+            config.namespace,
+            config.lease,
+            f"{socket.gethostname()}_{secrets.token_hex(4)}",
         )
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="kube")
 
@@ -73,7 +76,7 @@ class Cluster:
 def _explain(what: str, refused: Refused) -> AdmendError:
     text = f"cannot {what}: {refused}"
     if refused.status in {NO_ANSWER, TOO_MANY} or refused.status >= SERVER_ERRORS:
-        return UpstreamUnavailable(text, retry_after=refused.retry_after)
+        return UpstreamUnavailable(text, retry_after=refused.retry_after, status=refused.status)
     if refused.status in {UNAUTHORIZED, FORBIDDEN}:
         text += "; the proxy's service account needs a role that allows it"
     return UpstreamRefused(text, status=refused.status)

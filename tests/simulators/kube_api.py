@@ -93,6 +93,8 @@ class KubeApi:
             act()
         with self._lock:
             self.writes.append((method, path))
+            if query.get("dryRun") == "All":
+                return 201, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
             return getattr(self, f"_{method.lower()}")(path, body)
 
     def _get(self, path: str, query: dict[str, str]) -> tuple[int, dict]:
