@@ -57,9 +57,21 @@ VALUES = {
     },
     "cert-manager with an issuer": {
         "certs": {"certManager": {"enabled": True, "issuerRef": {"name": "corporate", "kind": "ClusterIssuer"}}},
-        "registryCredentials": {"existingSecret": "registries"},
+        "registryCredentials": {"existingSecret": "registries", "open": True},
+        "pullSecrets": {"namespaces": ["team-a"]},
     },
     "monitoring": {
+        "audit": {
+            "stdout": False,
+            "http": {"url": "https://audit.example/x", "existingSecret": "audit", "keys": ["token"]},
+        },
+        "tracing": {
+            "endpoint": "http://collector.example:4318/v1/traces",
+            "existingSecret": "traces",
+            "keys": ["ca.crt", "token"],
+        },
+        "log": {"level": "debug", "format": "text"},
+        "networkPolicy": {"webhookEgress": [{"ports": [{"port": 443}, {"port": 4318}]}]},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
         "dashboard": {"enabled": True, "annotations": {"folder": "Security"}},
@@ -97,12 +109,14 @@ VALUES = {
         "serviceMonitor": {"enabled": True, "labels": {"a": "true"}},
     },
     "private images": {
+        "runAsUser": 0,
+        "pullSecrets": {"namespaces": ["team-a", "team-b"]},
+        "mirror": {"grants": {"enabled": True, "days": 7}, "probe": {"imagePullSecrets": [{"name": "mirror"}]}},
         "auth": {
             "pull": "token",
             "existingSecret": "people",
             "tokenReview": {"allow": ["system:serviceaccount:ci:builder"]},
         },
-        "mirror": {"probe": {"imagePullSecrets": [{"name": "mirror"}]}},
         "registryCredentials": {"existingSecret": "registries"},
         "proxy": {
             "config": {"sources": {"keyrings": {"vendor.example": ["/etc/vendor/key.gpg"]}}},

@@ -26,6 +26,18 @@ POLICY = {"validatingPolicy": {"enabled": True}, "enforce": {"held": "deny"}}
             POLICY | {"selection": {"exclude": ["a[bc]"]}},
             "selection.exclude: the pattern a[bc] holds a character class",
         ),
+        ({"mirror": {"grants": {"enabled": True}}}, "pullSecrets.namespaces says where pull secrets are kept"),
+        (
+            {"mirror": {"registry": "m.example", "grants": {"enabled": True}}},
+            "an external registry has an access control of its own",
+        ),
+        (
+            {"audit": {"http": {"url": "https://audit.example"}}},
+            "add a rule for https://audit.example to networkPolicy",
+        ),
+        ({"tracing": {"endpoint": "http://c.example:4318"}}, "tracing.endpoint: the network policy"),
+        ({"audit": {"http": {"url": "https://user:password@audit.example"}}}, "url"),
+        ({"pullSecrets": {"namespaces": ["team-*"]}}, "namespaces"),
         ({"mode": "sometimes"}, "mode"),
         ({"webhok": {}}, "webhok"),
         ({"webhook": {"replica": 2}}, "replica"),

@@ -1,5 +1,7 @@
 """The rendered objects must fit together, and each configuration file must fit the model that reads it."""
 
+import re
+
 import pytest
 
 from certs.holdings import FILES, subject_names
@@ -206,3 +208,41 @@ def test_the_probe_pulls_the_canary_that_the_proxy_keeps_in_the_mirror(objects):
         assert pod["terminationGracePeriodSeconds"] == 1
         assert pod["tolerations"] == [{"operator": "Exists"}]
         assert pod["nodeSelector"] == {"kubernetes.io/os": "linux"}
+
+
+def test_logs_audit_lines_and_traces_go_where_the_values_say():
+    found = render("monitoring")
+    webhook, proxy, certs = (config(found, part) for part in PARTS)
+    assert {each.log.level for each in (webhook, proxy, certs)} == {"debug"}
+    assert not webhook.audit.stdout
+    assert webhook.audit.http.url == "https://audit.example/x"
+    assert str(webhook.audit.http.token_file) == "/etc/admend/audit/token"
+    assert webhook.audit.http.ca_file is None
+    for each in (webhook, proxy):
+        assert each.tracing.endpoint == "http://collector.example:4318/v1/traces"
+        assert str(each.tracing.ca_file) == "/etc/admend/tracing/ca.crt"
+    assert config(render("default"), "webhook").tracing.endpoint is None
+    assert config(render("default"), "proxy").log.format == "json"
+
+
+def test_every_file_that_a_configuration_names_is_mounted(objects):
+    for part in ("webhook", "proxy"):
+        spec = one(objects, "Deployment", f"-{part}")["spec"]["template"]["spec"]
+        held = set()
+        for mount in spec["containers"][0]["volumeMounts"]:
+            [volume] = [each for each in spec["volumes"] if each["name"] == mount["name"]]
+            sources = [*volume.get("projected", {}).get("sources", ()), volume]
+            items = [item for each in sources for item in each.get("secret", {}).get("items", ())]
+            held |= {f"{mount['mountPath']}/{item['path']}" for item in items}
+        text = config(objects, part).model_dump_json()
+        assert set(re.findall(r'"(/etc/admend/[^"]+)"', text)) <= held
+
+
+def test_private_images_are_for_the_namespaces_that_are_listed():
+    proxy = config(render("private images"), "proxy")
+    assert proxy.cluster.pull_secrets.enabled
+    assert proxy.cluster.pull_secrets.namespaces == ("team-a", "team-b")
+    assert proxy.mirror.grants.enabled
+    assert proxy.mirror.grants.seconds == 7 * 86400
+    assert not config(render("default"), "proxy").cluster.pull_secrets.enabled
+    assert config(render("cert-manager with an issuer"), "proxy").upstream.credentials_open

@@ -1,6 +1,7 @@
 """What the chart's pods may do: on their nodes, in the cluster, and on the network."""
 
 import json
+from collections import defaultdict
 
 import pytest
 
@@ -15,7 +16,7 @@ def test_every_pod_meets_the_restricted_standard(objects):
         spec = pod["spec"]
         assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & set(spec)
         assert spec["securityContext"]["runAsNonRoot"] is True
-        assert spec["securityContext"]["runAsUser"] > 0
+        assert (spec["securityContext"].get("runAsUser", 0) > 0) == (objects is not render("private images"))
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert all(len(volumes & set(each)) == 1 for each in spec.get("volumes", ()))
         assert all(each["emptyDir"]["sizeLimit"] for each in spec.get("volumes", ()) if "emptyDir" in each)
@@ -52,19 +53,25 @@ def test_every_pod_runs_under_a_service_account_of_its_own_and_the_webhook_never
 
 def rules_of(objects, part):
     """Return the rules bound to one part's account: (namespace or "", group, resource, names) -> verbs."""
-    found = {}
+    rules = {
+        (each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"]): each["rules"]
+        for each in objects
+        if "rules" in each
+    }
+    found = defaultdict(set)
     for kind in ("Role", "ClusterRole"):
-        for name, binding in of_kind(objects, f"{kind}Binding").items():
+        bindings = [each for each in objects if each["kind"] == f"{kind}Binding"]
+        for binding in bindings:
             [subject] = binding["subjects"]
             assert (subject["kind"], subject["namespace"]) == ("ServiceAccount", NAMESPACE)
             if not subject["name"].endswith(f"-{part}"):
                 continue
+            name, namespace = (binding["metadata"].get(key, "") for key in ("name", "namespace"))
             assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}
-            role = of_kind(objects, kind)[name]
-            for rule in role["rules"]:
+            for rule in rules[kind, namespace, name]:
                 [group], [resource] = rule["apiGroups"], rule["resources"]
-                key = (role["metadata"].get("namespace", ""), group, resource, *rule.get("resourceNames", ()))
-                found[key] = set(rule["verbs"])
+                key = (namespace, group, resource, *rule.get("resourceNames", ()))
+                found[key] |= set(rule["verbs"])
     return found
 
 
@@ -79,6 +86,9 @@ PROBE = {
     (NAMESPACE, "apps", "daemonsets", "admend-probe"): {"get"},
     (NAMESPACE, "", "pods"): {"list"},
 }
+READS = {(f"team-{team}", "", resource): {"get"} for team in ("a", "b") for resource in ("serviceaccounts", "secrets")}
+GRANTS = {(f"team-{team}", "", "secrets", "admend-mirror"): {"update"} for team in ("a", "b")}
+GRANTS |= {(f"team-{team}", "", "secrets"): {"get", "create"} for team in ("a", "b")}
 REVIEWS = {("", "authentication.k8s.io", "tokenreviews"): {"create"}}
 
 
@@ -88,7 +98,8 @@ REVIEWS = {("", "authentication.k8s.io", "tokenreviews"): {"create"}}
         ("default", CERTS | {KEEPER: {"get", "patch"}}, PROBE),
         ("bare", CERTS | {KEEPER: {"get", "patch"}}, {}),
         ("cert-manager", CERTS, PROBE),
-        ("private images", CERTS | {KEEPER: {"get", "patch"}}, PROBE | REVIEWS),
+        ("cert-manager with an issuer", CERTS, PROBE | {key: READS[key] for key in READS if key[0] == "team-a"}),
+        ("private images", CERTS | {KEEPER: {"get", "patch"}}, PROBE | REVIEWS | READS | GRANTS),
     ],
 )
 def test_each_process_has_exactly_the_rights_of_what_is_switched_on(name, certs, proxy):

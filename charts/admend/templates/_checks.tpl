@@ -12,8 +12,20 @@
 {{- fail "proxy.ingress.host: give the host name that nodes know, the one in mirror.reference" -}}
 {{- end -}}
 {{- end -}}
-{{- if and (eq (len .Release.Namespace) 0) -}}
-{{- fail "give the release a namespace of its own: --namespace admend --create-namespace" -}}
+{{- if .Values.mirror.grants.enabled -}}
+{{- if not $embedded -}}
+{{- fail "mirror.grants: an external registry has an access control of its own; give the namespaces' pods credentials for it" -}}
+{{- end -}}
+{{- if not .Values.pullSecrets.namespaces -}}
+{{- fail "mirror.grants: pullSecrets.namespaces says where pull secrets are kept, and is empty" -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.webhookEgress) -}}
+{{- range $what, $url := dict "audit.http.url" .Values.audit.http.url "tracing.endpoint" .Values.tracing.endpoint -}}
+{{- if $url -}}
+{{- fail (printf "%s: the network policy lets the webhook reach the proxy and nothing else; add a rule for %s to networkPolicy.webhookEgress" $what $url) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- range $part := list "webhook" "proxy" -}}
 {{- $scaling := (index $.Values $part).autoscaling -}}

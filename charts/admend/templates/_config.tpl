@@ -20,13 +20,20 @@ operator's `config` wins over what is written here. */}}
   "enforce" .Values.enforce
   "pin" .Values.pin
   "pin_also" .Values.pinAlso
+  "audit" (include "admend.auditConfig" . | fromYaml)
+  "log" .Values.log
 -}}
+{{- with include "admend.tracingConfig" . | fromYaml -}}{{- $_ := set $config "tracing" . -}}{{- end -}}
 {{- toYaml (mergeOverwrite $config (deepCopy .Values.webhook.config)) -}}
 {{- end -}}
 
 {{- define "admend.proxyConfig" -}}
 {{- $mirror := dict "reference" .Values.mirror.reference "naming" .Values.mirror.naming -}}
-{{- if .Values.mirror.registry -}}{{- $_ := set $mirror "registry" .Values.mirror.registry -}}{{- end -}}
+{{- with .Values.mirror.registry -}}{{- $_ := set $mirror "registry" . -}}{{- end -}}
+{{- with .Values.mirror.private -}}{{- $_ := set $mirror "private" . -}}{{- end -}}
+{{- if .Values.mirror.grants.enabled -}}
+{{- $_ := set $mirror "grants" (dict "enabled" true "seconds" (mulf .Values.mirror.grants.days 86400)) -}}
+{{- end -}}
 {{- $auth := dict "client_names" (list (printf "%s-webhook" (include "admend.name" .))) "pull" .Values.auth.pull -}}
 {{- with .Values.auth.tokenReview.allow -}}
 {{- $_ := set $auth "token_review" (dict "audiences" $.Values.auth.tokenReview.audiences "allow" .) -}}
@@ -40,9 +47,11 @@ operator's `config` wins over what is written here. */}}
   "mirror" $mirror
   "signing_key" "/etc/admend/certs/signing.pem"
   "trusted_keys" (list "/etc/admend/certs/signing.pub")
+  "log" .Values.log
 -}}
+{{- with include "admend.tracingConfig" . | fromYaml -}}{{- $_ := set $config "tracing" . -}}{{- end -}}
 {{- if .Values.registryCredentials.existingSecret -}}
-{{- $_ := set $config "upstream" (dict "docker_config" "/etc/admend/registry/config.json" "credential_namespaces" .Values.registryCredentials.namespaces) -}}
+{{- $_ := set $config "upstream" (dict "docker_config" "/etc/admend/registry/config.json" "credential_namespaces" .Values.registryCredentials.namespaces "credentials_open" .Values.registryCredentials.open) -}}
 {{- end -}}
 {{- if include "admend.inCluster" . -}}
 {{- $_ := set $config "cluster" (include "admend.clusterConfig" . | fromYaml) -}}
@@ -50,9 +59,37 @@ operator's `config` wins over what is written here. */}}
 {{- toYaml (mergeOverwrite $config (deepCopy .Values.proxy.config)) -}}
 {{- end -}}
 
+{{- define "admend.auditConfig" -}}
+{{- $audit := dict "stdout" .Values.audit.stdout -}}
+{{- if .Values.audit.http.url -}}
+{{- $_ := set $audit "http" (merge (dict "url" .Values.audit.http.url) (include "admend.fileKeys" (dict "values" .Values.audit.http "folder" "audit") | fromYaml)) -}}
+{{- end -}}
+{{- toYaml $audit -}}
+{{- end -}}
+
+{{/* Nothing without an endpoint. */}}
+{{- define "admend.tracingConfig" -}}
+{{- with .Values.tracing -}}
+{{- if .endpoint -}}
+{{- toYaml (merge (dict "endpoint" .endpoint "sample" .sample) (include "admend.fileKeys" (dict "values" . "folder" "tracing") | fromYaml)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where the files of a Secret with a token and an authority are: (dict "values" .Values.tracing "folder" "tracing"). */}}
+{{- define "admend.fileKeys" -}}
+{{- $files := dict -}}
+{{- if .values.existingSecret -}}
+{{- range $key := .values.keys -}}
+{{- $_ := set $files (ternary "token_file" "ca_file" (eq $key "token")) (printf "/etc/admend/%s/%s" $.folder $key) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $files -}}
+{{- end -}}
+
 {{/* Whether the proxy asks the API server for anything; empty when it does not. */}}
 {{- define "admend.inCluster" -}}
-{{- if or .Values.mirror.probe.enabled .Values.auth.tokenReview.allow -}}true{{- end -}}
+{{- if or .Values.mirror.probe.enabled .Values.auth.tokenReview.allow .Values.pullSecrets.namespaces -}}true{{- end -}}
 {{- end -}}
 
 {{- define "admend.clusterConfig" -}}
@@ -63,7 +100,10 @@ operator's `config` wins over what is written here. */}}
   "namespaces" (dict "opt_in" .Values.namespaces.optIn "exclude" (include "admend.excluded" . | fromJsonArray))
 -}}
 {{- if .Values.mirror.probe.enabled -}}
-{{- $_ := set $cluster "probe" (dict "daemonset" (printf "%s-probe" $name)) -}}
+{{- $_ := set $cluster "probe" (dict "daemonset" (printf "%s-probe" $name) "grace" .Values.mirror.probe.grace) -}}
+{{- end -}}
+{{- with .Values.pullSecrets.namespaces -}}
+{{- $_ := set $cluster "pull_secrets" (dict "enabled" true "namespaces" .) -}}
 {{- end -}}
 {{- toYaml $cluster -}}
 {{- end -}}
@@ -80,7 +120,7 @@ operator's `config` wins over what is written here. */}}
 
 {{- define "admend.certsConfig" -}}
 {{- $cluster := dict "namespace" .Release.Namespace "secret" (include "admend.secret" .) "lease" (printf "%s-certs" (include "admend.name" .)) -}}
-{{- $config := dict "cluster" $cluster "signing" true "check_seconds" .Values.certs.checkSeconds -}}
+{{- $config := dict "cluster" $cluster "signing" true "check_seconds" .Values.certs.checkSeconds "log" .Values.log -}}
 {{- if .Values.certs.certManager.enabled -}}
 {{- $_ := set $config "authority" false -}}
 {{- else -}}

@@ -2,10 +2,12 @@
 
 {{- define "admend.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
+{{- with int .Values.runAsUser }}
+runAsUser: {{ . }}
+runAsGroup: {{ . }}
+fsGroup: {{ . }}
 fsGroupChangePolicy: OnRootMismatch
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}
@@ -60,6 +62,31 @@ tolerations:
 {{- with .values.affinity }}
 affinity:
   {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* The folders of Secrets that processes other than certs read, as a list of volumes and one of mounts. Both arguments
+are alike: (dict "secrets" (dict "audit" .Values.audit.http)). */}}
+{{- define "admend.secretVolumes" -}}
+{{- range $folder, $values := .secrets }}
+{{- if and $values.existingSecret $values.keys }}
+- name: {{ $folder }}
+  secret:
+    secretName: {{ $values.existingSecret | quote }}
+    defaultMode: 0440
+    items:
+      {{- range $values.keys }}
+      - {key: {{ . }}, path: {{ . }}}
+      {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "admend.secretMounts" -}}
+{{- range $folder, $values := .secrets }}
+{{- if and $values.existingSecret $values.keys }}
+- {name: {{ $folder }}, mountPath: /etc/admend/{{ $folder }}, readOnly: true}
+{{- end }}
 {{- end }}
 {{- end -}}
 
