@@ -45,13 +45,23 @@ def _judge(use: Use, answer: ResolveResponse | None) -> Judged:
     if answer is None:
         return Judged(use, State.UNKNOWN)
     if answer.outcome is Outcome.PATCHED:
-        newest = ImageRef.parse(answer.patched).digest
-        runs = State.CURRENT if use.patched == newest else State.UNPATCHED if use.patched is None else State.OUTDATED
-        return Judged(use, runs, answer)
+        return Judged(use, _behind(use, answer), answer)
     if answer.outcome is Outcome.CLEAN:
         # A patched image runs, and the original has nothing to fix by now: its tag names a newer original.
         return Judged(use, State.CLEAN if use.patched is None else State.OUTDATED, answer)
     return Judged(use, _PLAIN[answer.outcome], answer)
+
+
+def _behind(use: Use, answer: ResolveResponse) -> State:
+    """Return how a use stands whose image has a patched one.
+
+    A pod that names the original may run the patched image all the same, where nodes pull through the proxy.
+    """
+    newest = ImageRef.parse(answer.patched).digest
+    if newest == use.patched or (use.patched is None and use.running == str(newest)):
+        return State.CURRENT
+    original = not use.running or use.running == answer.source.partition("@")[2]
+    return State.UNPATCHED if use.patched is None and original else State.OUTDATED
 
 
 def report(judged: Iterable[Judged], now: datetime, restarts: Mapping[Workload, str]) -> StatusReport:

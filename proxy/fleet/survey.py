@@ -71,7 +71,8 @@ class Use:
     """A container of a workload that runs `image`, the reference in the pods' specs.
 
     `patched` is its digest where that is an image of the mirror; `admitted` the upstream digest that the pods' author
-    got, where they say so. `left` says why nothing is expected of it, or nothing.
+    got, where they say so; `running` the digest that nodes say they pulled. `left` says why nothing
+    is expected of it, or nothing.
     """
 
     workload: Workload
@@ -81,6 +82,7 @@ class Use:
     asker: Asker
     patched: Digest | None = None
     admitted: str = ""
+    running: str = ""
     left: str = ""
     audit: bool = False
     pods: int = 0
@@ -91,7 +93,7 @@ class Use:
 class Survey:
     """All uses, and every digest of the mirror that a pod names."""
 
-    uses: dict[tuple[Workload, str, str, str], Use] = field(default_factory=dict)
+    uses: dict[tuple[Workload, str, str, str, str], Use] = field(default_factory=dict)
     in_use: set[Digest] = field(default_factory=set)
     pods: int = 0
     odd: int = 0  # pods that could not be read
@@ -162,7 +164,8 @@ class Surveyor:
         believed = known if known is not None and self._agrees(known, image, ref, original) else None
         workload = find_workload(pod)
         asked = believed.original if believed else image
-        key = (workload, container, image, asked)
+        running = pod.running.get(container, "")
+        key = (workload, container, image, asked, running)
         use = self.survey.uses.get(key)
         if use is None:
             use = Use(
@@ -173,6 +176,7 @@ class Surveyor:
                 asker=Asker(pod.namespace, pod.pull_secrets, pod.service_account),
                 patched=ref.digest if original is not None else None,
                 admitted=believed.digest if believed else "",
+                running=running,
                 left=self._left(pod, asked, original),
                 audit=mode == "audit",
             )

@@ -8,11 +8,11 @@ Specification: https://kubernetes.io/docs/reference/using-api/api-concepts/#retr
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from proxy.errors import MalformedInput, UpstreamRefused
@@ -41,6 +41,7 @@ class Controller:
 class RunningPod:
     """A pod that is not over; `images` are container name -> image as its spec has it, `created` in UTC.
 
+    `running` are container name -> digest that the node says it pulled, where it says so.
     `template` is the label by which a ReplicaSet's name is its Deployment's. `architectures` as `placement` has them.
     """
 
@@ -58,6 +59,7 @@ class RunningPod:
     architectures: tuple[str, ...] = ()
     pull_secrets: tuple[str, ...] = ()
     service_account: str = ""
+    running: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,19 @@ class _Condition(_Wire):
     status: str
 
 
+class _ContainerStatus(_Wire):
+    name: str
+    image_id: str = Field(default="", alias="imageID")
+
+
+Statuses = Annotated[tuple[_ContainerStatus, ...], BeforeValidator(_or_empty)]
+
+
 class _Status(_Wire):
     phase: str = ""
+    init_container_statuses: Statuses = ()
+    container_statuses: Statuses = ()
+    ephemeral_container_statuses: Statuses = ()
     conditions: Annotated[tuple[_Condition, ...], BeforeValidator(_or_empty)] = ()
 
 
@@ -254,7 +267,15 @@ def _read_pod(item: Any) -> RunningPod | None:
         architectures=bound_architectures(selector, spec.affinity),
         pull_secrets=tuple(each.name for each in spec.image_pull_secrets or () if each.name)[:MAX_SECRETS],
         service_account=spec.service_account_name or "",
+        running=_running(pod.status),
     )
+
+
+def _running(status: _Status) -> dict[str, str]:
+    """Return what the node says that it pulled: container runtimes write `name@digest`, some with a scheme before."""
+    lists = (status.init_container_statuses, status.container_statuses, status.ephemeral_container_statuses)
+    given = {each.name: each.image_id.rpartition("@")[2] for statuses in lists for each in statuses}
+    return {name: digest for name, digest in given.items() if digest.startswith("sha256:")}
 
 
 _KEPT = ("admend.dev/", "kubernetes.io/config.mirror")  # annotations
