@@ -93,7 +93,10 @@ VALUES = {
         "nameOverride": "patches",
         "proxy": {"service": {"type": "ClusterIP"}, "nodeSelector": {"disk": "fast"}, "tolerations": [{"key": "x"}]},
     },
-    "existing claim": {"mirror": {"persistence": {"existingClaim": "held-elsewhere"}}},
+    "existing claim": {
+        "mirror": {"persistence": {"existingClaim": "held-elsewhere", "size": "24Gi"}},
+        "proxy": {"cache": {"sizeLimit": "3072Mi"}},
+    },
     "hostile texts": {
         "webhook": {
             "podAnnotations": {"note": HOSTILE, "admend.dev/config": "forged"},

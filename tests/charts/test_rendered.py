@@ -246,3 +246,19 @@ def test_private_images_are_for_the_namespaces_that_are_listed():
     assert proxy.mirror.grants.seconds == 7 * 86400
     assert not config(render("default"), "proxy").cluster.pull_secrets.enabled
     assert config(render("cert-manager with an issuer"), "proxy").upstream.credentials_open
+
+
+GIB = 1 << 30
+
+
+def test_mirror_and_caches_stay_within_their_volumes():
+    proxy = config(render("existing claim"), "proxy")
+    assert proxy.mirror.max_bytes == 20 * GIB
+    assert (proxy.cache_max_bytes, proxy.derived_max_bytes) == (2 * GIB, 2 * GIB // 5)
+    [cache] = [
+        each
+        for each in one(render("existing claim"), "Deployment", "-proxy")["spec"]["template"]["spec"]["volumes"]
+        if each["name"] == "cache"
+    ]
+    assert cache["emptyDir"]["sizeLimit"] == "3072Mi"
+    assert config(render("default"), "proxy").mirror.max_bytes == 50 * GIB

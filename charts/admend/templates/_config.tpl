@@ -27,9 +27,20 @@ operator's `config` wins over what is written here. */}}
 {{- toYaml (mergeOverwrite $config (deepCopy .Values.webhook.config)) -}}
 {{- end -}}
 
+{{/* A size like 60Gi in bytes. */}}
+{{- define "admend.bytes" -}}
+{{- $powers := dict "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $unit := regexFind "[MGT]i$" . -}}
+{{- mul (trimSuffix $unit . | int64) (get $powers $unit | int64) -}}
+{{- end -}}
+
 {{- define "admend.proxyConfig" -}}
+{{- $cache := include "admend.bytes" .Values.proxy.cache.sizeLimit | int64 -}}
 {{- $mirror := dict "reference" .Values.mirror.reference "naming" .Values.mirror.naming -}}
 {{- with .Values.mirror.registry -}}{{- $_ := set $mirror "registry" . -}}{{- end -}}
+{{- if include "admend.embedded" . -}}
+{{- $_ := set $mirror "max_bytes" (div (mul (include "admend.bytes" .Values.mirror.persistence.size | int64) 5) 6) -}}
+{{- end -}}
 {{- with .Values.mirror.private -}}{{- $_ := set $mirror "private" . -}}{{- end -}}
 {{- if .Values.mirror.grants.enabled -}}
 {{- $_ := set $mirror "grants" (dict "enabled" true "seconds" (mulf .Values.mirror.grants.days 86400)) -}}
@@ -48,6 +59,8 @@ operator's `config` wins over what is written here. */}}
   "signing_key" "/etc/admend/certs/signing.pem"
   "trusted_keys" (list "/etc/admend/certs/signing.pub")
   "log" .Values.log
+  "cache_max_bytes" (div (mul $cache 2) 3)
+  "derived_max_bytes" (div (mul $cache 2) 15)
 -}}
 {{- with include "admend.tracingConfig" . | fromYaml -}}{{- $_ := set $config "tracing" . -}}{{- end -}}
 {{- if .Values.registryCredentials.existingSecret -}}
