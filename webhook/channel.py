@@ -6,13 +6,16 @@ token or both) and what is an answer. Follows no redirect, reads no environment,
 `retry_after` the same one, may answer.
 """
 
+import os
 import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
 from aiohttp import hdrs
 from pydantic import ValidationError
 
+from certs.authority import is_expired, parse_certificates
 from certs.errors import CertificateError
 from certs.serving import client_context
 from proxy.api import ErrorBody, ResolveRequest, ResolveResponse
@@ -27,6 +30,12 @@ KEPT = 60.0  # seconds that an idle connection is kept; the proxy keeps them lon
 HEADROOM = 0.25  # seconds of the deadline that the proxy is not given, so that its `pending` still arrives
 CONNECT = 1.0  # seconds; within a cluster a connection takes milliseconds, or its other end is gone
 
+_CERTIFICATE_HINTS = {  # by the codes of X509_verify_cert
+    9: "check both clocks",
+    10: "renew it, as admend-certs does",
+    62: "proxy.urls must name it as its certificate does",
+    64: "proxy.urls must name it as its certificate does",
+}
 _ADDED = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.USER_AGENT)  # headers that are not sent
 
 
@@ -70,7 +79,7 @@ class Channel:
         except TimeoutError as error:
             raise UpstreamUnavailable(f"no answer in time ({type(error).__name__})") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _describe(error) from error
+            raise _describe(error, self._check_own_certificate()) from error
         if response.status != 200:  # noqa: PLR2004 - OK
             raise _refusal(response.status, body)
         return _parse(body)
@@ -97,6 +106,21 @@ class Channel:
         token = _read_token(file)
         return {hdrs.AUTHORIZATION: f"Bearer {token}"}
 
+    def _check_own_certificate(self) -> str:
+        """Return what is wrong with the dates of the certificate that says who asks, or nothing."""
+        file = self._config.client_cert_file
+        if file is None:
+            return ""
+        try:
+            certificate = parse_certificates(file.read_bytes(), what=str(file))[0]
+        except (OSError, CertificateError) as error:
+            return f"; the webhook's own certificate cannot be read: {error}"
+        now = datetime.now(UTC)
+        if is_expired(certificate, now):
+            return f"; the webhook's own certificate {file} expired at {certificate.not_valid_after_utc.isoformat()}"
+        early = now < certificate.not_valid_before_utc
+        return f"; the webhook's own certificate {file} is not valid yet: check the clocks" if early else ""
+
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
@@ -107,16 +131,30 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _describe(error: Exception) -> AdmendError:
-    """Return what a failed exchange comes to; one that broke off may be tried again at once, at the same address."""
-    text = str(error) or type(error).__name__
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ServerTimeoutError):
-        return UpstreamUnavailable(text)
-    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | aiohttp.ClientOSError):
-        return UpstreamUnavailable(f"the connection broke off: {text}", retry_after=0.0)
+def _describe(error: Exception, own: str) -> AdmendError:
+    """Return what a failed exchange comes to; one that broke off may be tried again at once, at the same address.
+
+    `own` says what is wrong with the webhook's own certificate: who refuses it often just hangs up.
+    """
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return UpstreamUnavailable(_describe_certificate(error.certificate_error))
+    if isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error
+        text = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror or str(cause)
+        return UpstreamUnavailable(f"cannot connect: {text}{own}")
     if isinstance(error, aiohttp.ClientResponseError):
         return MalformedInput(f"not an answer of HTTP: {error.message}")
-    return UpstreamUnavailable(text)
+    text = str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | OSError):
+        return UpstreamUnavailable(f"the connection broke off: {text}{own}", retry_after=0.0)
+    return UpstreamUnavailable(f"{text}{own}")
+
+
+def _describe_certificate(error: Exception) -> str:
+    """Return why the proxy's certificate is not believed, and what to do."""
+    code = getattr(error, "verify_code", 0)
+    said = getattr(error, "verify_message", "") or str(error)
+    return f"its certificate is not trusted: {said}; {_CERTIFICATE_HINTS.get(code, 'check proxy.ca_file')}"
 
 
 def _parse(body: bytes) -> ResolveResponse:
