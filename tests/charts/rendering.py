@@ -90,6 +90,7 @@ VALUES = {
     },
     "no persistence": {
         "mirror": {"persistence": {"enabled": False}, "probe": {"enabled": False}},
+        "fleet": {"enabled": False},
         "nameOverride": "patches",
         "proxy": {"service": {"type": "ClusterIP"}, "nodeSelector": {"disk": "fast"}, "tolerations": [{"key": "x"}]},
     },
@@ -140,7 +141,14 @@ VALUES = {
             },
         },
     },
+    "restarts": {
+        "fleet": {"restart": {"enabled": True, "namespaces": ["team-a", "team-b"]}, "events": {"enabled": False}},
+        "audit": {"http": {"url": "https://audit.example/x", "existingSecret": "audit", "keys": ["ca.crt"]}},
+        "networkPolicy": {"webhookEgress": [{"ports": [{"port": 443}]}]},
+    },
+    "restarts everywhere": {"fleet": {"restart": {"enabled": True, "dryRun": True}, "every": 60}, "mode": "audit"},
     "bare": {
+        "fleet": {"enabled": False},
         "mirror": {"probe": {"enabled": False}},
         "networkPolicy": {"enabled": False},
         "webhook": {"replicas": 1},

@@ -7,6 +7,7 @@ import pytest
 from certs.holdings import FILES, subject_names
 from certs.signing import SIGNING_FILES
 from proxy.canary import CANARY
+from proxy.config import FleetConfig
 from proxy.oci.naming import Naming
 from tests.charts.rendering import CHART, DIGEST, HOSTILE, NAMESPACE, VALUES, config, helm, of_kind, one, pods, render
 
@@ -246,6 +247,18 @@ def test_private_images_are_for_the_namespaces_that_are_listed():
     assert proxy.mirror.grants.seconds == 7 * 86400
     assert not config(render("default"), "proxy").cluster.pull_secrets.enabled
     assert config(render("cert-manager with an issuer"), "proxy").upstream.credentials_open
+
+
+def test_the_fleet_is_looked_after_as_the_values_say():
+    default = config(render("default"), "proxy").cluster
+    assert default.fleet == FleetConfig()
+    assert default.namespaces.default_mode == "permissive"
+    some, every = (config(render(name), "proxy") for name in ("restarts", "restarts everywhere"))
+    assert some.cluster.fleet.restart.namespaces == ("team-a", "team-b")
+    assert str(some.audit.http.ca_file) == "/etc/admend/audit/ca.crt"
+    assert every.cluster.namespaces.default_mode == "audit"
+    assert every.cluster.fleet.restart.dry_run
+    assert config(render("bare"), "proxy").cluster is None
 
 
 GIB = 1 << 30

@@ -86,6 +86,14 @@ PROBE = {
     (NAMESPACE, "apps", "daemonsets", "admend-probe"): {"get"},
     (NAMESPACE, "", "pods"): {"list"},
 }
+LEASE = {
+    (NAMESPACE, "coordination.k8s.io", "leases", "admend-proxy"): {"get", "update"},
+    (NAMESPACE, "coordination.k8s.io", "leases"): {"create"},
+}
+WALK = {("", "", "namespaces"): {"list"}, ("", "", "pods"): {"list"}}
+TELL = {("", "apps", "replicasets"): {"get"}, ("", "", "events"): {"create"}}
+EVICT = {(namespace, "", "pods/eviction"): {"create"} for namespace in ("team-a", "team-b")}
+USUAL = PROBE | LEASE | WALK | TELL
 READS = {(f"team-{team}", "", resource): {"get"} for team in ("a", "b") for resource in ("serviceaccounts", "secrets")}
 GRANTS = {(f"team-{team}", "", "secrets", "admend-mirror"): {"update"} for team in ("a", "b")}
 GRANTS |= {(f"team-{team}", "", "secrets"): {"get", "create"} for team in ("a", "b")}
@@ -95,11 +103,13 @@ REVIEWS = {("", "authentication.k8s.io", "tokenreviews"): {"create"}}
 @pytest.mark.parametrize(
     ("name", "certs", "proxy"),
     [
-        ("default", CERTS | {KEEPER: {"get", "patch"}}, PROBE),
+        ("default", CERTS | {KEEPER: {"get", "patch"}}, USUAL),
         ("bare", CERTS | {KEEPER: {"get", "patch"}}, {}),
-        ("cert-manager", CERTS, PROBE),
-        ("cert-manager with an issuer", CERTS, PROBE | {key: READS[key] for key in READS if key[0] == "team-a"}),
-        ("private images", CERTS | {KEEPER: {"get", "patch"}}, PROBE | REVIEWS | READS | GRANTS),
+        ("cert-manager", CERTS, USUAL),
+        ("cert-manager with an issuer", CERTS, USUAL | {key: READS[key] for key in READS if key[0] == "team-a"}),
+        ("private images", CERTS | {KEEPER: {"get", "patch"}}, USUAL | REVIEWS | READS | GRANTS),
+        ("restarts", CERTS | {KEEPER: {"get", "patch"}}, PROBE | LEASE | WALK | EVICT),
+        ("restarts everywhere", CERTS | {KEEPER: {"get", "patch"}}, USUAL | {("", "", "pods/eviction"): {"create"}}),
     ],
 )
 def test_each_process_has_exactly_the_rights_of_what_is_switched_on(name, certs, proxy):

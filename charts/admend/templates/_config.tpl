@@ -66,6 +66,9 @@ operator's `config` wins over what is written here. */}}
 {{- if .Values.registryCredentials.existingSecret -}}
 {{- $_ := set $config "upstream" (dict "docker_config" "/etc/admend/registry/config.json" "credential_namespaces" .Values.registryCredentials.namespaces "credentials_open" .Values.registryCredentials.open) -}}
 {{- end -}}
+{{- if include "admend.evicts" . -}}
+{{- $_ := set $config "audit" (include "admend.auditConfig" . | fromYaml) -}}
+{{- end -}}
 {{- if include "admend.inCluster" . -}}
 {{- $_ := set $config "cluster" (include "admend.clusterConfig" . | fromYaml) -}}
 {{- end -}}
@@ -102,7 +105,12 @@ operator's `config` wins over what is written here. */}}
 
 {{/* Whether the proxy asks the API server for anything; empty when it does not. */}}
 {{- define "admend.inCluster" -}}
-{{- if or .Values.mirror.probe.enabled .Values.auth.tokenReview.allow .Values.pullSecrets.namespaces -}}true{{- end -}}
+{{- if or .Values.mirror.probe.enabled .Values.auth.tokenReview.allow .Values.pullSecrets.namespaces .Values.fleet.enabled -}}true{{- end -}}
+{{- end -}}
+
+{{/* Whether the proxy evicts pods; empty when it does not. */}}
+{{- define "admend.evicts" -}}
+{{- if and .Values.fleet.enabled .Values.fleet.restart.enabled -}}true{{- end -}}
 {{- end -}}
 
 {{- define "admend.clusterConfig" -}}
@@ -110,10 +118,17 @@ operator's `config` wins over what is written here. */}}
 {{- $cluster := dict
   "namespace" .Release.Namespace
   "lease" (printf "%s-proxy" $name)
-  "namespaces" (dict "opt_in" .Values.namespaces.optIn "exclude" (include "admend.excluded" . | fromJsonArray))
+  "namespaces" (dict "opt_in" .Values.namespaces.optIn "default_mode" .Values.mode "exclude" (include "admend.excluded" . | fromJsonArray))
 -}}
 {{- if .Values.mirror.probe.enabled -}}
 {{- $_ := set $cluster "probe" (dict "daemonset" (printf "%s-probe" $name) "grace" .Values.mirror.probe.grace) -}}
+{{- end -}}
+{{- with .Values.fleet -}}
+{{- if .enabled -}}
+{{- $prewarm := dict "enabled" .prewarm.enabled "concurrency" .prewarm.concurrency "per_minute" .prewarm.perMinute "include" .prewarm.include "exclude" .prewarm.exclude -}}
+{{- $restart := dict "enabled" .restart.enabled "namespaces" .restart.namespaces "per_minute" .restart.perMinute "cooldown" .restart.cooldown "single_pods" .restart.singlePods "dry_run" .restart.dryRun -}}
+{{- $_ := set $cluster "fleet" (dict "every" .every "prewarm" $prewarm "events" .events "restart" $restart) -}}
+{{- end -}}
 {{- end -}}
 {{- with .Values.pullSecrets.namespaces -}}
 {{- $_ := set $cluster "pull_secrets" (dict "enabled" true "namespaces" .) -}}
