@@ -21,10 +21,11 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from proxy.api import Outcome, ResolveRequest, ResolveResponse
+from proxy.clocks import is_recent
 from proxy.codec import decode
 from proxy.engine.family import PackageSource
 from proxy.errors import AdmendError, MalformedInput, TrustFailure, Unsupported, UpstreamRefused, UpstreamUnavailable
@@ -169,8 +170,7 @@ class Resolve:
             reason = f"a newer one failed: {error}"
         if record is None or record.outcome is not Outcome.PATCHED:
             return self._pending(wanted, reason)
-        age = datetime.now(UTC) - record.checked
-        stale = record.stale or age > timedelta(seconds=self._settings.max_index_age)
+        stale = record.stale or not is_recent(record.checked, datetime.now(UTC), self._settings.max_index_age)
         kept = {"stale": stale, "reason": f"an older result: {reason}"}
         return (await self._respond(wanted, record, deadline)).model_copy(update=kept)
 
@@ -266,7 +266,7 @@ class Resolve:
         return await self._witness.serves(wanted.name.with_digest(Digest.parse(record.patched)), deadline)
 
     def _fresh(self, record: Record) -> bool:
-        return datetime.now(UTC) - record.checked < timedelta(seconds=self._settings.refresh_seconds)
+        return is_recent(record.checked, datetime.now(UTC), self._settings.refresh_seconds)
 
     async def _renew(self, wanted: _Wanted, record: Record | None) -> Record:
         """Confirm the record against its sources, or patch the image; remembers what it came to."""
@@ -300,7 +300,7 @@ class Resolve:
         stale = any(state.stale for state in states)
         checked = min(state.checked for state in states)
         confirmed = record.model_copy(update={"checked": checked, "stale": stale})
-        if now - record.signed < timedelta(seconds=self._settings.resign_seconds):
+        if is_recent(record.signed, now, self._settings.resign_seconds):
             return confirmed
         return await self._publisher.resign(wanted.name, confirmed)
 

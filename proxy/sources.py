@@ -10,12 +10,14 @@ The high-water marks (`admit_date`) refuse an index older than one that any repl
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from proxy.blobs import BlobStore
+from proxy.clocks import is_recent
 from proxy.codec import decode, encode
 from proxy.derived import mark_used
 from proxy.egress import Egress, Purpose
@@ -27,7 +29,7 @@ from proxy.jobs import EPOCH, IndexFile, RefreshStep
 from proxy.packages import fetch_into
 from proxy.pool import WorkerPool
 
-PAUSE = timedelta(seconds=30)  # a source that does not answer is left alone for so long, while its old index serves
+PAUSE = 30.0  # seconds; a source that does not answer is left alone for so long, while its old index serves
 MAX_STEPS = 32  # rounds of asking that one refresh may take
 
 
@@ -66,11 +68,11 @@ class Sources:
     ) -> None:
         self._root, self._store, self._egress, self._pool = root, store, egress, pool
         self._settings = encode(settings)
-        self._refresh = timedelta(seconds=refresh_seconds)
-        self._max_age = timedelta(seconds=max_index_age)
+        self._refresh = refresh_seconds
+        self._max_age = max_index_age
         self.admit_date: Callable[[str, datetime], Awaitable[None]] | None = None  # the high-water marks, if any
         self._states: dict[str, SourceState] = {}
-        self._pauses: dict[str, datetime] = {}
+        self._pauses: dict[str, float] = {}  # until when, of time.monotonic()
         self._flights: SingleFlight[str, SourceState] = SingleFlight()
         keys = {name: hashlib.sha256(ring).hexdigest() for name, ring in settings.keyrings.items()}
         self._trust = json.dumps([keys, EPOCH], sort_keys=True)
@@ -103,8 +105,8 @@ class Sources:
         known = self._states.get(key)
         if known is None or not mark_used(self._root / known.index.file):
             known = await asyncio.to_thread(self._load, key)
-        now = datetime.now(UTC)
-        if known is not None and (now - known.checked < self._refresh or now < self._pauses.get(key, now)):
+        fresh = known is not None and is_recent(known.checked, datetime.now(UTC), self._refresh)
+        if known is not None and (fresh or time.monotonic() < self._pauses.get(key, 0.0)):
             self._states[key] = known
             return known
         return await self._flights.run(key, lambda: self._update(key, source, known))
@@ -116,8 +118,8 @@ class Sources:
         except UpstreamUnavailable:  # a mirror that lags counts as one that does not answer: what is newer stays
             if known is None or _expired(known, now):
                 raise
-            self._pauses[key] = now + PAUSE
-            state = replace(known, stale=now - known.checked > self._max_age)
+            self._pauses[key] = time.monotonic() + PAUSE
+            state = replace(known, stale=not is_recent(known.checked, now, self._max_age))
             self._states[key] = state
             return state
         if self.admit_date is not None:

@@ -8,14 +8,13 @@ valid signature over the same text; nothing here takes a signature's bytes for a
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
+from proxy.clocks import MAX_SKEW
 from proxy.errors import AdmendError, MalformedInput, TrustFailure
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Descriptor, Manifest
 from proxy.trust.attach import Signature, parse_signatures
 from proxy.trust.keys import SigningKey, VerifyKey
 from proxy.trust.payload import MAX_PAYLOAD, Claim, parse_payload, render_payload
-
-MAX_SKEW = timedelta(minutes=5)  # how far the signer's clock may be ahead of ours
 
 
 def sign_claim(claim: Claim, key: SigningKey) -> Signature:
