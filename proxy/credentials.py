@@ -59,9 +59,17 @@ class Credentials:
     Args:
         logins: by `host[:port]` or `host[:port]/path`.
         helpers: names of credential helpers by host; "" for the default one.
+        where: what holds them, in words for error messages.
     """
 
-    def __init__(self, logins: Mapping[str, Login] | None = None, helpers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        logins: Mapping[str, Login] | None = None,
+        helpers: Mapping[str, str] | None = None,
+        *,
+        where: str = "the docker config (upstream.docker_config)",
+    ) -> None:
+        self.where = where
         self._logins = {normalize_key(key): login for key, login in (logins or {}).items()}
         self._helpers = {normalize_key(key): helper for key, helper in (helpers or {}).items()}
 

@@ -106,6 +106,8 @@ def _registry_policy(config: ProxyConfig, named: Iterable[str]) -> EgressPolicy:
         upstreams=None if upstream.allow is None else (*upstream.allow, *mirrors),
         named=frozenset({*upstream.private, *mirrors, *named}),
         plain_http=frozenset(upstream.plain_http),
+        plain_credentials=frozenset(upstream.plain_http_credentials),
+        token_realms=upstream.token_realms,
         ca_file=upstream.ca_file,
         timeout=upstream.timeout,
     )

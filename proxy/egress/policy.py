@@ -6,7 +6,8 @@ iana-ipv6-special-registry, as `ipaddress` knows them.
 """
 
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -18,11 +19,15 @@ from proxy.errors import MalformedInput, TrustFailure
 DEFAULT_PORTS = {"http": 80, "https": 443}
 DOCKER_HUB = "docker.io"
 DOCKER_HUB_API = "registry-1.docker.io"
+DOCKER_HUB_REALM = "auth.docker.io"
 DOCKER_HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io", DOCKER_HUB_API})
 MAX_PORT = 65535
 MAX_URL = 8192  # bytes; signed addresses of object stores are long
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+Origin = tuple[str, str, int]  # scheme, host, port
 
 
 class Purpose(StrEnum):
@@ -44,6 +49,8 @@ class EgressPolicy:
             address that is not public.
         plain_http: registry hosts spoken to without TLS, written as `named`. Loopback hosts that are named and do not
             speak TLS need no mention.
+        plain_credentials: hosts, written as `named`, that get credentials although they are spoken to without TLS.
+        token_realms: by registry host, further hosts that its credentials may be exchanged for tokens at.
         ca_file: further certificate authorities (PEM), beside the system's.
         timeout: seconds that a peer may stay silent.
         source_proxy: URL of an HTTP proxy for package sources.
@@ -55,6 +62,8 @@ class EgressPolicy:
     upstreams: tuple[str, ...] | None = None
     named: frozenset[str] = frozenset()
     plain_http: frozenset[str] = frozenset()
+    plain_credentials: frozenset[str] = frozenset()
+    token_realms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ca_file: Path | None = None
     timeout: float = 30.0
     source_proxy: str | None = None
@@ -80,6 +89,34 @@ class EgressPolicy:
     def may_be_plain(self, host: str, port: int) -> bool:
         """Say whether a registry on `host` may be spoken to without TLS, by name or by being named and loopback."""
         return self.speaks_plain(host, port) or (host in _LOOPBACK_NAMES and self.is_named(host, port))
+
+    def takes_credentials(self, origin: Origin) -> bool:
+        """Say whether a login may be sent to an origin at all: over TLS, on this machine, or as the operator says."""
+        scheme, host, port = origin
+        if scheme == "https" or host in _LOOPBACK_NAMES:
+            return True
+        return any(_matches(entry, host, port, port) for entry in self.plain_credentials)
+
+    def may_exchange(self, registry: Origin, realm: Origin) -> bool:
+        """Say whether a registry's login may be exchanged for a token at `realm`, which the registry named.
+
+        A realm is the registry itself, Docker Hub's, a domain that the registry's host lies in, or listed.
+        """
+        _, host, port = registry
+        _, realm_host, realm_port = realm
+        if not self.takes_credentials(realm):
+            return False
+        if (host, port) == (realm_host, realm_port):
+            return True
+        if host in DOCKER_HUB_NAMES and (realm_host, realm_port) == (DOCKER_HUB_REALM, DEFAULT_PORTS["https"]):
+            return True
+        above = "." in realm_host and host.endswith(f".{realm_host}") and realm_port == DEFAULT_PORTS["https"]
+        return above or any(
+            _matches(entry, realm_host, realm_port, DEFAULT_PORTS["https"])
+            for name, entries in self.token_realms.items()
+            if split_host(name, DEFAULT_PORTS["https"]) == (host, port)
+            for entry in entries
+        )
 
     def check_url(self, text: str | httpx.URL, purpose: Purpose) -> httpx.URL:
         """Return the URL of one hop, checked; its address is checked when it is connected to.
@@ -145,7 +182,7 @@ def show_url(url: httpx.URL) -> str:
     return str(url.copy_with(username=None, password=None, query=None, fragment=None))
 
 
-def origin_of(url: httpx.URL) -> tuple[str, str, int]:
+def origin_of(url: httpx.URL) -> Origin:
     """Return scheme, host and port: what credentials belong to."""
     port = DEFAULT_PORTS[url.scheme] if url.port is None else url.port
     return url.scheme, normalize_host(url.host), port

@@ -1,7 +1,9 @@
 """Answers to a registry's challenges: bearer tokens and basic authentication.
 
 Owns the parsing of WWW-Authenticate, the token endpoint's protocol and the cache of tokens by scope. A challenge is
-answered only where the registry itself made it (see `session`); the realm is checked by egress like any address.
+answered only where the registry itself made it (see `session`); the realm is checked by egress like any address. A
+login goes over TLS, to the registry and the realms that belong to it (see `EgressPolicy`), and nowhere else: where it
+must not go, the challenge is answered without one.
 Specifications: https://www.rfc-editor.org/rfc/rfc9110#name-www-authenticate,
 https://distribution.github.io/distribution/spec/auth/token/ and .../auth/oauth/
 """
@@ -18,6 +20,7 @@ from urllib.parse import urlencode
 
 from proxy.credentials import Credentials, Login
 from proxy.egress import Egress, Purpose, Response
+from proxy.egress.policy import Origin, origin_of, parse_url
 from proxy.errors import MalformedInput, UpstreamRefused
 from proxy.oci.reference import ImageRef
 
@@ -87,32 +90,58 @@ class Authenticator:
         self._egress, self.credentials = egress, credentials
         self._tokens: OrderedDict[tuple[str, ...], tuple[str, float]] = OrderedDict()
         self._basic: set[str] = set()
+        self.withheld: dict[str, str] = {}  # by registry, why its login was not sent
         self._locks: dict[tuple[str, ...], asyncio.Lock] = {}
 
-    def header(self, scope: Scope) -> str | None:
+    def header(self, scope: Scope, registry: Origin) -> str | None:
         """Return the Authorization header to send at once, or None where nothing is known yet."""
         if scope.name.host in self._basic:
-            login = self.credentials.find(scope.name.name)
+            login = self._login(scope, registry)
             return login.basic if login else None
         token, expires = self._tokens.get(scope.key, ("", 0.0))
         return f"Bearer {token}" if token and expires > monotonic() else None
 
-    async def answer(self, scope: Scope, challenges: Sequence[Challenge], sent: str | None) -> str | None:
-        """Return a new Authorization header for a challenge, or None where there is nothing better than `sent`."""
+    def _login(self, scope: Scope, registry: Origin) -> Login | None:
+        """Return the login to use; None as well where it must not go, which `withheld` then explains."""
         login = self.credentials.find(scope.name.name)
+        if login is None or self._egress.policy.takes_credentials(registry):
+            return login
+        self.withheld[scope.name.host] = "it is spoken to without TLS (upstream.plain_http_credentials would send it)"
+        return None
+
+    async def answer(
+        self, scope: Scope, challenges: Sequence[Challenge], sent: str | None, registry: Origin
+    ) -> str | None:
+        """Return a new Authorization header for a challenge, or None where there is nothing better than `sent`.
+
+        `registry` is the origin that made the challenge.
+        """
+        login = self._login(scope, registry)
         bearer = next((item for item in challenges if item.scheme == "bearer" and "realm" in item.parameters), None)
         if bearer is not None:
             lock = self._locks.setdefault(scope.key, asyncio.Lock())
             try:
                 async with lock:
-                    known = self.header(scope)
-                    return known if known not in {None, sent} else await self._fetch_token(scope, bearer, login)
+                    known = self.header(scope, registry)
+                    if known not in {None, sent}:
+                        return known
+                    return await self._fetch_token(scope, bearer, self._at_realm(scope, bearer, login, registry))
             finally:
                 if not lock.locked():
                     self._locks.pop(scope.key, None)
         if login is not None and login.username and any(item.scheme == "basic" for item in challenges):
             self._basic.add(scope.name.host)
             return login.basic if login.basic != sent else None
+        return None
+
+    def _at_realm(self, scope: Scope, challenge: Challenge, login: Login | None, registry: Origin) -> Login | None:
+        """Return the login if it may be sent to the realm that the registry names."""
+        realm = origin_of(parse_url(challenge.parameters["realm"]))
+        if login is None or self._egress.policy.may_exchange(registry, realm):
+            return login
+        self.withheld[scope.name.host] = (
+            f"it names {realm[1]} for tokens, another host (upstream.token_realms allows it)"
+        )
         return None
 
     async def _fetch_token(self, scope: Scope, challenge: Challenge, login: Login | None) -> str | None:

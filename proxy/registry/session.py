@@ -67,14 +67,14 @@ class Session:
         url = path if "://" in path else base + path
         at_home = origin_of(parse_url(url)) == own
         purpose = Purpose.REGISTRY if at_home else Purpose.LINK
-        sent = self._auth.header(scope) if at_home else None
+        sent = self._auth.header(scope, own) if at_home else None
         rest: dict[str, Any] = {"content": content, "purpose": purpose, "attempts": attempts}
         async with self.egress.stream(method, url, headers=_with(headers, sent), **rest) as answer:
             if answer.status != UNAUTHORIZED or answer.origin != own:
                 yield answer
                 return
             challenges = parse_challenges(answer.headers.get_list("www-authenticate"))
-        fresh = await self._auth.answer(scope, challenges, sent)
+        fresh = await self._auth.answer(scope, challenges, sent, own)
         if fresh is None:
             raise self.refusal(scope.name, UNAUTHORIZED, b"")
         async with self.egress.stream(method, url, headers=_with(headers, fresh), **rest) as answer:
@@ -110,14 +110,15 @@ class Session:
 
     def _hint(self, name: ImageRef) -> str:
         credentials = self._auth.credentials
+        where = credentials.where
+        if name.host in self._auth.withheld:
+            return f"the login of {name.host} in {where} was not sent: {self._auth.withheld[name.host]}"
         if credentials.find(name.name) is not None:
-            return f"the login of {name.host} in the docker config (upstream.docker_config) is not enough"
+            return f"the login of {name.host} in {where} is not enough"
         helper = credentials.helper(name.host)
         if helper:
-            return (
-                f"the docker config names the credential helper {helper!r}, which is not run; put a login under auths"
-            )
-        return f"it does not exist, or needs a login of {name.host} in the docker config (upstream.docker_config)"
+            return f"{where} names the credential helper {helper!r}, which is not run; put a login under auths"
+        return f"it does not exist, or needs a login of {name.host} in {where}"
 
 
 def _with(headers: Mapping[str, str] | None, authorization: str | None) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """Challenges are answered where, and only where, the registry itself makes them."""
 
 import asyncio
+import base64
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.credentials import Credentials, Login
 from proxy.egress import Egress, EgressPolicy
+from proxy.egress.policy import origin_of, parse_url
 from proxy.errors import MalformedInput, TrustFailure, UpstreamRefused
 from proxy.oci.reference import ImageRef
 from proxy.registry import Registry
@@ -193,3 +196,121 @@ async def test_docker_hub_is_asked_at_its_own_address() -> None:
         await Registry(egress).get_manifest(ImageRef.parse("nginx"))
     await egress.close()
     assert asked == ["registry-1.docker.io"]
+
+
+SECRET = "hunter2-is-not-shown"
+
+
+def overheard(*registries: RegistrySimulator) -> str:
+    """Return all that was sent to registries: addresses, queries and headers, base64 opened."""
+    text = []
+    for request in [seen for registry in registries for seen in registry.requests]:
+        text += [request.path, request.query, *request.headers.values()]
+        kind, _, value = request.headers.get("Authorization", "").partition(" ")
+        if kind == "Basic":
+            text.append(base64.b64decode(value).decode())
+    return "\n".join(text)
+
+
+async def named_egress(*hosts: str, **policy: Any) -> Egress:
+    """Return a way out where host names of the test lead to this machine."""
+
+    async def resolve(host: str, port: int) -> tuple[str, ...]:
+        return ("127.0.0.1",)
+
+    names = frozenset(hosts)
+    return Egress(EgressPolicy(named=names, plain_http=names, backoff=0.001, **policy), resolve=resolve)
+
+
+@pytest.mark.parametrize("kind", ["bearer", "basic"])
+@pytest.mark.parametrize("told", [False, True])
+async def test_credentials_go_over_tls_only_unless_the_operator_names_the_host(
+    kind: str, told: bool, upstream: RegistrySimulator
+) -> None:
+    upstream.faults.auth, upstream.faults.anonymous = kind, False
+    upstream.faults.password = SECRET
+    upstream.add_image("team/app", "v1", [LAYER])
+    host = f"registry.example:{upstream.host.partition(':')[2]}"
+    egress = await named_egress(host, plain_credentials=frozenset({host} if told else ()))
+    registry = Registry(egress, Credentials({host: Login("user", SECRET)}))
+    ref = ImageRef.parse(f"{host}/team/app:v1")
+    try:
+        if told:
+            assert await registry.get_manifest(ref)
+        else:
+            with pytest.raises(UpstreamRefused, match=r"was not sent: .*without TLS.*plain_http_credentials") as caught:
+                await registry.get_manifest(ref)
+            assert SECRET not in str(caught.value)
+    finally:
+        await egress.close()
+    assert (SECRET in overheard(upstream)) == told
+
+
+@pytest.mark.parametrize("kind", ["password", "identity token"])
+@pytest.mark.parametrize("listed", [False, True])
+async def test_a_realm_on_a_foreign_host_gets_no_login_unless_it_is_listed(
+    kind: str, listed: bool, upstream: RegistrySimulator
+) -> None:
+    async with RegistrySimulator() as thief:
+        thief.faults.password = SECRET
+        upstream.faults.auth, upstream.faults.realm = "bearer", f"http://{thief.host}/token"
+        upstream.add_image("team/app", "v1", [LAYER])
+        realms = {upstream.host: (thief.host,)} if listed else {}
+        egress = await named_egress("127.0.0.1", token_realms=realms)
+        login = Login("user", SECRET) if kind == "password" else Login("<token>", "", SECRET)
+        registry = Registry(egress, Credentials({upstream.host: login}))
+        try:
+            with pytest.raises(UpstreamRefused) as caught:  # the thief's tokens are no good at the registry
+                await registry.get_manifest(ImageRef.parse(f"{upstream.host}/team/app:v1"))
+        finally:
+            await egress.close()
+        assert thief.count(part="/token") >= 1
+        sent = SECRET in overheard(thief) if kind == "password" else bool(thief.count("POST"))  # it goes in a body
+        assert sent == listed
+        assert SECRET not in str(caught.value)
+        if not listed:
+            assert "token_realms" in str(caught.value)
+
+
+async def test_a_realm_that_redirects_to_another_host_does_not_take_the_login_there(
+    upstream: RegistrySimulator,
+) -> None:
+    async with RegistrySimulator() as thief:
+        upstream.faults.auth, upstream.faults.anonymous = "bearer", False
+        upstream.add_image("team/app", "v1", [LAYER])
+
+        def away(_: web.Request) -> web.Response:
+            return web.Response(status=307, headers={"Location": f"http://{thief.host}/token"})
+
+        upstream.gate.token = away  # type: ignore[method-assign]
+        for login in (Login("user", SECRET), Login("<token>", "", SECRET)):
+            egress = await named_egress("127.0.0.1")
+            registry = Registry(egress, Credentials({upstream.host: login}))
+            with pytest.raises((UpstreamRefused, TrustFailure)):
+                await registry.get_manifest(ImageRef.parse(f"{upstream.host}/team/app:v1"))
+            await egress.close()
+        assert SECRET not in overheard(thief)
+        assert all(request.method == "GET" for request in thief.requests)
+
+
+@pytest.mark.parametrize(
+    ("registry", "realm", "allowed"),
+    [
+        ("https://r.example", "https://r.example", True),
+        ("https://registry.r.example", "https://r.example", True),
+        ("https://registry-1.docker.io", "https://auth.docker.io", True),
+        ("https://r.example", "https://auth.docker.io", False),
+        ("https://r.example", "http://r.example", False),
+        ("https://r.example", "https://r.example:8443", False),
+        ("https://r.example", "https://other.example", False),
+        ("https://r.example", "https://example", False),
+        ("https://r.example", "https://registry.r.example", False),
+        ("https://evilr.example", "https://r.example", False),
+        ("https://listed.example", "https://login.other.example", True),
+        ("https://listed.example:5000", "https://login.other.example", False),
+    ],
+)
+def test_which_realms_belong_to_a_registry(registry: str, realm: str, allowed: bool) -> None:
+    policy = EgressPolicy(token_realms={"listed.example": ("login.other.example",)})
+    origins = [origin_of(parse_url(text)) for text in (registry, realm)]
+    assert policy.may_exchange(origins[0], origins[1]) == allowed
