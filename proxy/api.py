@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+MIRROR_SECRET = "admend-mirror"  # noqa: S105 - the name of the Secret that the proxy keeps in namespaces for pulls from the mirror
 MAX_IMAGE = 512  # characters: a reference has 255 + 1 + 128 + 1 + 71 at the most
 
 

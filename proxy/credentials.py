@@ -11,6 +11,7 @@ import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +20,7 @@ from proxy.errors import MalformedInput
 
 DOCKER_HUB = "docker.io"
 MAX_CONFIG = 1 << 20  # bytes
+OWN = "the docker config (upstream.docker_config)"
 _DOCKER_HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 
 
@@ -67,7 +69,7 @@ class Credentials:
         logins: Mapping[str, Login] | None = None,
         helpers: Mapping[str, str] | None = None,
         *,
-        where: str = "the docker config (upstream.docker_config)",
+        where: str = OWN,
     ) -> None:
         self.where = where
         self._logins = {normalize_key(key): login for key, login in (logins or {}).items()}
@@ -75,6 +77,9 @@ class Credentials:
 
     def __repr__(self) -> str:
         return f"Credentials({', '.join(sorted(self._logins))})"
+
+    def __bool__(self) -> bool:
+        return bool(self._logins)
 
     @classmethod
     def read(cls, path: Path) -> "Credentials":
@@ -84,15 +89,21 @@ class Credentials:
                 raw = stream.read(MAX_CONFIG + 1)
         except OSError as error:
             raise MalformedInput(f"cannot be read: {error.strerror}", file=str(path)) from error
-        return cls.parse(raw, str(path))
+        found = cls.parse(raw, str(path))
+        found.where = OWN
+        return found
 
     @classmethod
-    def parse(cls, raw: bytes, where: str = "docker config") -> "Credentials":
-        """Parse the content of a docker config.json; raises MalformedInput, which never shows it."""
+    def parse(cls, raw: bytes, where: str = "docker config", *, legacy: bool = False) -> "Credentials":
+        """Parse the content of a docker config.json; raises MalformedInput, which never shows it.
+
+        A `legacy` one (.dockercfg) is the map of logins alone.
+        """
         if len(raw) > MAX_CONFIG:
             raise MalformedInput(f"a docker config has {MAX_CONFIG} bytes at the most", file=where)
         try:
-            config = _WireConfig.model_validate(json.loads(raw))
+            document = json.loads(raw)
+            config = _WireConfig.model_validate({"auths": document} if legacy else document)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part) for part in first["loc"]) or "document"
@@ -103,16 +114,21 @@ class Credentials:
         helpers = {**config.credential_helpers}
         if config.credential_store:
             helpers[""] = config.credential_store
-        return cls({key: login for key, login in logins.items() if login is not None}, helpers)
+        return cls({key: login for key, login in logins.items() if login is not None}, helpers, where=where)
 
     def find(self, name: str) -> Login | None:
-        """Return the login of an image name `host/repository`: that of the longest path, at last the host's."""
-        key = normalize_key(name)
+        """Return the login of an image name `host/repository`: that of the longest path, at last the host's.
+
+        In a key's host `*` stands for part of one label, as the kubelet reads it; exact hosts come first.
+        """
+        wanted = normalize_key(name)
+        key = wanted
         while key:
             if key in self._logins:
                 return self._logins[key]
             key = key.rpartition("/")[0]
-        return None
+        patterns = sorted((key for key in self._logins if "*" in key), key=lambda key: (-key.count("/"), key))
+        return next((self._logins[key] for key in patterns if _fits(key, wanted)), None)
 
     def helper(self, host: str) -> str:
         """Return the credential helper that the file names for a host and that is not run, or ``""``."""
@@ -127,6 +143,15 @@ def normalize_key(key: str) -> str:
     path = "" if path in {"v1", "v2"} else path
     host = DOCKER_HUB if host in _DOCKER_HUB_NAMES else host
     return f"{host}/{path}" if path else host
+
+
+def _fits(pattern: str, name: str) -> bool:
+    """Say whether a key with `*` in its host is for an image name: label by label, the path as a whole."""
+    (wanted_host, _, wanted_path), (host, _, path) = pattern.partition("/"), name.partition("/")
+    wanted, labels = wanted_host.split("."), host.split(".")
+    if len(wanted) != len(labels) or not f"{path}/".startswith(f"{wanted_path}/" if wanted_path else ""):
+        return False
+    return all(fnmatchcase(label, part) for part, label in zip(wanted, labels, strict=True))
 
 
 def _login(key: str, entry: _WireLogin, where: str) -> Login | None:

@@ -21,6 +21,9 @@ class SingleFlight(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def __contains__(self, key: K) -> bool:
+        return key in self._tasks
+
     def start(self, key: K, work: Callable[[], Awaitable[V]]) -> asyncio.Task[V]:
         """Return the running task of `key`, or start one."""
         task = self._tasks.get(key)

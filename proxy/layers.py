@@ -23,6 +23,7 @@ from proxy.images import ImageSource
 from proxy.jobs import EPOCH, LayerFile, Scanned
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import Descriptor, Manifest
+from proxy.origins import Delivery, Origins, drain
 from proxy.phases import Phases
 from proxy.pool import WorkerPool
 
@@ -36,6 +37,7 @@ class Layers:
 
     def __init__(self, root: Path, store: BlobStore, pool: WorkerPool) -> None:
         self._root, self._store, self._pool = root, store, pool
+        self._origins = Origins(store)
         self._pulls = asyncio.Semaphore(PULLS)
         self._scans: SingleFlight[Digest, Scanned] = SingleFlight()
 
@@ -85,14 +87,26 @@ class Layers:
         return self._root / f"{name}.json"
 
     async def pull(self, source: ImageSource, descriptor: Descriptor, early: EarlyScan | None = None) -> Path:
-        """Return the local file of a blob, pulled first unless it is here; the store checks digest and size."""
-        if self._store.has(descriptor.digest, descriptor.size):
-            return self._store.path(descriptor.digest)
-        where = f"blob {descriptor.digest}"
+        """Return the local file of a blob, pulled first unless it is here; the store checks digest and size.
+
+        One that came with credentials is pulled again for another repository, which must have it too (see `origins`).
+        """
+        digest, store, origins = descriptor.digest, self._store, self._origins
+        if store.has(digest, descriptor.size) and origins.admits(digest, source.place):
+            return store.path(digest)
+        delivery = Delivery(source.stream_blob(descriptor))
         watch = early.watch if early else None
         async with self._pulls:
-            stream = source.stream_blob(descriptor)
-            return await self._store.ingest(descriptor.digest, descriptor.size, stream, where, MAX_LAYER, watch=watch)
+            if not store.has(digest, descriptor.size):
+                if source.private:
+                    origins.close(digest)
+                await store.ingest(digest, descriptor.size, delivery.pieces(), f"blob {digest}", MAX_LAYER, watch=watch)
+            if not delivery.whole and not origins.admits(digest, source.place):
+                await drain(source.stream_blob(descriptor), descriptor, f"blob {digest} of {source.place}")
+                delivery.whole = True
+        if delivery.whole:
+            origins.admit(digest, source.place, private=source.private)
+        return store.path(digest)
 
     async def _scan(self, descriptor: Descriptor, path: Path, early: EarlyScan) -> Scanned:
         name = _name(descriptor.digest)

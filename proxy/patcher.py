@@ -92,7 +92,7 @@ class Patcher:
     ) -> None:
         self._root, self._store, self._pool = root, store, pool
         self._sources, self._packages, self._policy = sources, packages, policy
-        self._layers = Layers(root, store, pool)
+        self.layers = Layers(root, store, pool)
 
     async def patch(self, top: Manifest | Index, target: Target, platforms: Sequence[Platform]) -> PatchResult:
         """Patch one image.
@@ -142,7 +142,7 @@ class Patcher:
         Of an image that admend patched already the original is opened, or with `any_image`, to look at it, itself.
         """
         self._keep(target, [manifest.config.digest, *(layer.digest for layer in manifest.layers)])
-        raw, config = await self._layers.read_config(target.source, manifest)
+        raw, config = await self.layers.read_config(target.source, manifest)
         platform = str(Platform(config.os, config.architecture, config.variant).normalized())
         if config.os != "linux":
             reason = f"a {config.os} image: admend patches the packages of Linux images only"
@@ -160,7 +160,7 @@ class Patcher:
             self._keep(target, [manifest.config.digest])
             await self._store.put_bytes(raw)
             config = parse_config(raw)
-        layers = await self._layers.scan_all(target.source, manifest, config, target.phases)
+        layers = await self.layers.scan_all(target.source, manifest, config, target.phases)
         with target.phases.phase("index"):
             return Opened(manifest, raw, platform, layers, await self._inspect(layers), base)
 
@@ -296,7 +296,7 @@ class Patcher:
     async def _blob_files(self, manifests: Sequence[Manifest], target: Target) -> dict[Digest, Path]:
         """Return the local files of all blobs, pulling those of manifests that nothing else needed."""
         items = [item for manifest in manifests for item in (manifest.config, *manifest.layers)]
-        paths = await gather_all(self._layers.pull(target.source, item) for item in items)
+        paths = await gather_all(self.layers.pull(target.source, item) for item in items)
         return {item.digest: path for item, path in zip(items, paths, strict=True)}
 
     def _keep(self, target: Target, digests: Sequence[Digest]) -> None:

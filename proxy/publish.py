@@ -60,7 +60,7 @@ async def attach_signature(
     return signature
 
 
-def describe(key: str, source: ImageRef, result: PatchResult, phases: Phases) -> Record:
+def describe(key: str, source: ImageRef, result: PatchResult, phases: Phases, *, public: bool) -> Record:
     """Return the unsigned record of what `source`, named by digest, came to."""
     now = datetime.now(UTC)
     sources = {
@@ -79,6 +79,7 @@ def describe(key: str, source: ImageRef, result: PatchResult, phases: Phases) ->
         reason=result.reason,
         platforms={platform.platform: platform.outcome for platform in result.platforms},
         as_of=_merge(platform.as_of for platform in result.platforms),
+        public=public,
         stale=any(platform.stale for platform in result.platforms),
         sources=tuple(sources.values()),
         checked=min((item.checked for item in result.platforms if item.checked), default=now),

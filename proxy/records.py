@@ -45,6 +45,7 @@ class Record(Wire):
     stale: bool = False
     published: datetime | None = None  # of the newest fix in it, by the date of the index that has it
     made: datetime | None = None  # when the patched image was first put into the mirror
+    public: bool = False  # the upstream gave this digest without credentials
     sources: tuple[dict[str, Any], ...] = ()  # the package sources, to ask whether they changed
     checked: datetime
     signed: datetime

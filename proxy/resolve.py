@@ -3,11 +3,13 @@
 Owns the cache, single flight, freshness and the deadline:
 
 1. the reference is read; one that points into the mirror is mapped back to its original;
-2. its digest is found: in the reference, in the tag cache (`tag_ttl`), or by asking the upstream;
+2. its digest is found, and whether whoever asks may have the image (see `entrance`): nothing below is done or told
+   for who may not, whatever is known already. A record that says `public` is proof enough for its digest;
 3. a record of that digest, the platforms and the policy is looked for in memory, then in the mirror;
 4. a record younger than `refresh_seconds` is the answer; an older one is confirmed against its sources first, and
    kept when they have not changed;
-5. otherwise the image is patched, signed and pushed: once, however many ask (single flight per key).
+5. otherwise the image is patched, signed and pushed: once, however many ask (single flight per key);
+6. of a private image, the answer names the pull secret that nodes need, or says why the image stays (see `privacy`).
 
 The work goes on when a caller's deadline passes; the caller gets the older patched result if there is one, else
 `pending`. A failure is remembered for `negative_ttl` seconds; an older patched result stays in force. Dry runs answer
@@ -28,6 +30,7 @@ from proxy.api import Outcome, ResolveRequest, ResolveResponse
 from proxy.clocks import is_recent
 from proxy.codec import decode
 from proxy.engine.family import PackageSource
+from proxy.entrance import Asker, Entrance, Entry
 from proxy.errors import AdmendError, MalformedInput, TrustFailure, Unsupported, UpstreamRefused, UpstreamUnavailable
 from proxy.flight import SingleFlight
 from proxy.images import RegistryImage
@@ -38,9 +41,9 @@ from proxy.oci.manifest import Index, Platform
 from proxy.oci.reference import ImageRef
 from proxy.patcher import Patcher, Target
 from proxy.phases import Phases
+from proxy.privacy import Privacy
 from proxy.publish import Publisher, describe
 from proxy.records import Record, Records, record_key
-from proxy.registry import Registry
 from proxy.results import present_platforms
 from proxy.sources import Sources
 from proxy.witness import Witness, answer_of_mirror
@@ -76,6 +79,8 @@ class _Wanted:
     digest: Digest
     platforms: tuple[str, ...]
     key: str
+    asker: Asker
+    private: bool
 
     @property
     def work(self) -> str:
@@ -95,7 +100,8 @@ class Resolve:
     def __init__(
         self,
         *,
-        registry: Registry,
+        entrance: Entrance,
+        privacy: Privacy,
         mirror: Mirror,
         records: Records,
         sources: Sources,
@@ -104,13 +110,12 @@ class Resolve:
         settings: ResolveSettings,
         hold: Callable[[], str] = lambda: "",
     ) -> None:
-        self._registry, self._mirror, self._records = registry, mirror, records
+        self._entrance, self._privacy = entrance, privacy
+        self._mirror, self._records = mirror, records
         self._sources, self._patcher, self._publisher = sources, patcher, publisher
         self._settings, self._hold = settings, hold
-        self._tags: dict[ImageRef, tuple[Digest, float]] = {}
         self._known: dict[str, Record] = {}
         self._failed: dict[str, _Failure] = {}
-        self._heads: SingleFlight[ImageRef, Digest] = SingleFlight()
         self._flights: SingleFlight[str, Record] = SingleFlight()
         self._lanes: dict[str, Lane] = {}  # of the flights
         self._loads: SingleFlight[str, Record | None] = SingleFlight()
@@ -121,11 +126,14 @@ class Resolve:
         """How many images are being confirmed or patched now."""
         return len(self._flights)
 
-    async def resolve(self, request: ResolveRequest) -> ResolveResponse:
-        """Answer one request; errors become the outcome `failed` with their reason."""
+    async def resolve(self, request: ResolveRequest, asker: Asker | None = None) -> ResolveResponse:
+        """Answer one request; errors become the outcome `failed` with their reason.
+
+        `asker` is for whom, if the request itself does not say it.
+        """
         start = time.perf_counter()
         try:
-            answer = await self._resolve(request)
+            answer = await self._resolve(request, asker or Asker.of(request))
         except Unsupported as error:
             answer = ResolveResponse(outcome=Outcome.UNSUPPORTED, image=request.image, reason=str(error))
         except AdmendError as error:
@@ -134,26 +142,57 @@ class Resolve:
 
     async def close(self) -> None:
         """End all background work."""
-        await self._heads.close()
+        await self._entrance.close()
         await self._loads.close()
         await self._flights.close()
         await self._witness.close()
 
-    async def _resolve(self, request: ResolveRequest) -> ResolveResponse:
+    async def _resolve(self, request: ResolveRequest, asker: Asker) -> ResolveResponse:
         image = await self._original(ImageRef.parse(request.image))
         deadline = time.monotonic() + request.wait_seconds
-        digest = await self._find_digest(image, request, deadline)
-        if digest is None:
+        entry = await self._find_public(image, asker, request.platforms, deadline)
+        if entry is None:
+            entry = await self._entrance.enter(
+                image, asker, always=request.always, dry_run=request.dry_run, deadline=deadline
+            )
+        if entry is None:
             why = "a dry run asks no registry" if request.dry_run else "the registry has not answered yet"
             return ResolveResponse(outcome=Outcome.PENDING, image=str(image), reason=f"digest not known: {why}")
-        wanted = self._wanted(image, digest, request.platforms)
+        wanted = self._wanted(image, entry, asker, request.platforms)
+        kept = self._privacy.keeps(asker) if entry.private else ""
+        if kept:
+            source = str(image.with_digest(entry.digest))
+            return ResolveResponse(outcome=Outcome.UNSUPPORTED, image=str(image), source=source, reason=kept)
+        if not request.dry_run:
+            await self._privacy.note(wanted.name, private=entry.private)
+        answer = await self._look(wanted, deadline, dry_run=request.dry_run)
+        if not entry.private or answer.outcome is not Outcome.PATCHED:
+            return answer
+        secret = await self._privacy.make_pull_secret(asker.namespace, wanted.name, dry_run=request.dry_run)
+        return answer.model_copy(update={"pull_secret": secret})
+
+    async def _find_public(
+        self, image: ImageRef, asker: Asker, platforms: Sequence[str], deadline: float
+    ) -> Entry | None:
+        """Return an image named by digest whose record says that anybody may have it: nobody need be asked."""
+        if image.digest is None or self._privacy.is_private(self._mirror.name_for(image)):
+            return None
+        entry = Entry(image.digest, private=False)
+        record = await self._cached(self._wanted(image, entry, asker, platforms), deadline)
+        return entry if record is not None and record.public else None
+
+    async def _look(self, wanted: _Wanted, deadline: float, *, dry_run: bool) -> ResolveResponse:
+        """Answer for an image that the asker may have."""
         record = await self._cached(wanted, deadline)
         if record is not None and not await self._served(wanted, record, deadline):
             self._known.pop(wanted.work, None)
             record = None
-        if record is not None and (request.dry_run or self._fresh(record)):
-            return record.response(image, wanted.name)
-        if request.dry_run:
+        if record is not None and not record.public and not wanted.private:
+            record = record.model_copy(update={"public": True})  # written down with the next signature
+            _remember(self._known, wanted.work, record)
+        if record is not None and (dry_run or self._fresh(record)):
+            return record.response(wanted.image, wanted.name)
+        if dry_run:
             return self._pending(wanted, "a dry run patches nothing; no result is cached")
         return await self._answer(wanted, record, deadline)
 
@@ -190,9 +229,14 @@ class Resolve:
             self._lanes.setdefault(wanted.work, current_lane())
         elif wanted.work in self._lanes:
             self._lanes[wanted.work].lift()  # what was begun ahead of need is waited for now
+        joined = wanted.work in self._flights
         task = self._flights.start(wanted.work, lambda: self._renew(wanted, record))
         done, _ = await asyncio.wait([task], timeout=max(0.0, deadline - time.monotonic()))
-        return task.result() if done else None
+        if not done:
+            return None
+        if joined and wanted.private and isinstance(task.exception(), UpstreamRefused):
+            return await self._renewed(wanted, record, deadline)  # another namespace's credentials were refused
+        return task.result()
 
     def _recent_failure(self, work: str) -> AdmendError | None:
         failure = self._failed.get(work)
@@ -207,41 +251,15 @@ class Resolve:
             return original
         return await self._publisher.find_source(asked) or original
 
-    def _wanted(self, image: ImageRef, digest: Digest, platforms: Sequence[str]) -> _Wanted:
+    def _wanted(self, image: ImageRef, entry: Entry, asker: Asker, platforms: Sequence[str]) -> _Wanted:
         chosen = tuple(sorted(str(Platform.parse(text)) for text in platforms or self._settings.platforms))
-        key = record_key(digest, chosen, self._settings.policy_hash)
-        return _Wanted(image, self._mirror.name_for(image), digest, chosen, key)
+        key = record_key(entry.digest, chosen, self._settings.policy_hash)
+        name = self._mirror.name_for(image)
+        return _Wanted(image, name, entry.digest, chosen, key, asker, entry.private)
 
     def _pending(self, wanted: _Wanted, reason: str) -> ResolveResponse:
         source = str(wanted.image.with_digest(wanted.digest))
         return ResolveResponse(outcome=Outcome.PENDING, image=str(wanted.image), source=source, reason=reason)
-
-    async def _find_digest(self, image: ImageRef, request: ResolveRequest, deadline: float) -> Digest | None:
-        """Return the digest that the reference names now, or None when it cannot be known in time."""
-        if image.digest is not None:
-            return image.digest
-        cached = self._tags.get(image)
-        if cached is not None and (request.dry_run or (not request.always and cached[1] > time.monotonic())):
-            return cached[0]
-        if request.dry_run:
-            return None
-        failure = self._recent_failure(str(image))
-        if failure is not None:
-            raise failure
-        task = self._heads.start(image, lambda: self._ask_digest(image))
-        done, _ = await asyncio.wait([task], timeout=max(0.0, deadline - time.monotonic()))
-        return task.result() if done else None
-
-    async def _ask_digest(self, image: ImageRef) -> Digest:
-        try:
-            descriptor = await self._registry.head_manifest(image)
-            if descriptor is None:
-                raise UpstreamRefused(f"{image}: not found in {image.host}: check the name and the tag", status=404)
-        except AdmendError as error:
-            self._remember_failure(str(image), error)
-            raise
-        _remember(self._tags, image, (descriptor.digest, time.monotonic() + self._settings.tag_ttl))
-        return descriptor.digest
 
     async def _cached(self, wanted: _Wanted, deadline: float) -> Record | None:
         record = self._known.get(wanted.work)
@@ -275,7 +293,8 @@ class Resolve:
             if renewed is None:
                 renewed = await self._patch(wanted)
         except AdmendError as error:
-            self._remember_failure(wanted.work, error)
+            if not (wanted.private and isinstance(error, UpstreamRefused)):  # that is one namespace's, not the image's
+                self._remember_failure(wanted.work, error)
             _log.warning("%s: %s", wanted.image, error)
             raise
         finally:
@@ -306,7 +325,9 @@ class Resolve:
 
     async def _patch(self, wanted: _Wanted) -> Record:
         """Patch, push and sign; returns the record that now holds."""
-        source = RegistryImage(self._registry, wanted.image.with_digest(wanted.digest))
+        ref = wanted.image.with_digest(wanted.digest)
+        registry = await self._entrance.connect(ref, wanted.asker, private=wanted.private)
+        source = RegistryImage(registry, ref, private=wanted.private)
         phases = Phases()
         with ExitStack() as keep:
             with phases.phase("pull"):
@@ -316,7 +337,7 @@ class Resolve:
             if isinstance(top, Index):
                 platforms = present_platforms(top, platforms)
             result = await self._patcher.patch(top, target, platforms)
-            record = describe(wanted.key, wanted.image.with_digest(wanted.digest), result, phases)
+            record = describe(wanted.key, ref, result, phases, public=not wanted.private)
             return await self._publisher.publish(wanted.name, record, result, phases)
 
 

@@ -25,8 +25,11 @@ from proxy.config import ProxyConfig
 from proxy.credentials import Credentials
 from proxy.derived import Derived
 from proxy.egress import Egress, EgressPolicy
+from proxy.entrance import Entrance, EntranceSettings
 from proxy.errors import AdmendError, MalformedInput, ResourceExhausted
+from proxy.grants import GrantBook
 from proxy.kube.cluster import Cluster
+from proxy.kube.secrets import Secrets
 from proxy.kube.tokens import TokenReviews
 from proxy.machine import read_settings, read_source_credentials, source_hosts
 from proxy.marks import MarkBook
@@ -35,6 +38,7 @@ from proxy.oci.manifest import Platform
 from proxy.packages import Packages
 from proxy.patcher import Patcher, policy_hash
 from proxy.pool import PoolLimits, WorkerPool
+from proxy.privacy import Privacy, PullSecretMaker
 from proxy.publish import Publisher
 from proxy.pullthrough import PullThrough
 from proxy.pulltokens import PULL_KEY, NamespacePasswords, PullTokens, load_or_make_pull_key
@@ -65,7 +69,8 @@ class Engine:
             ),
             credentials=read_source_credentials(config.sources),
         )
-        self.registry = Registry(self.egress, read_credentials(config.upstream.docker_config))
+        self.credentials = read_credentials(config.upstream.docker_config)
+        self.registry = Registry(self.egress, self.credentials)
         self.store = BlobStore(config.cache, config.cache_max_bytes)
         self.derived = Derived(config.cache, config.derived_max_bytes, config.derived_max_age)
         workers = config.workers
@@ -126,6 +131,10 @@ class Proxy:
         self.mirror: Mirror = open_mirror(config.mirror, self.engine.registry, cache=self.engine.store)
         self.engine.sources.admit_date = MarkBook(self.mirror, self.keys).admit
         self.cluster_work = ClusterWork(self.cluster, self.mirror, self.engine.store) if self.cluster else None
+        self.access = read_access(config, self.reviews)
+        self.secrets = Secrets(self.cluster, config.cluster.pull_secrets) if self.cluster and config.cluster else None
+        self.entrance = self._make_entrance()
+        self.privacy = Privacy(self.mirror, self.entrance, config.mirror.private, self._make_maker())
         self.resolve = self._make_resolve()
         kept = config.mirror
         self.upkeep = Upkeep(self.mirror, self.engine.derived, retain=kept.retain, every=kept.retain_every)
@@ -148,7 +157,8 @@ class Proxy:
             mirror_ttl=config.mirror_ttl,
         )
         return Resolve(
-            registry=engine.registry,
+            entrance=self.entrance,
+            privacy=self.privacy,
             mirror=self.mirror,
             records=records,
             sources=engine.sources,
@@ -158,14 +168,31 @@ class Proxy:
             hold=self.cluster_work.hold if self.cluster_work else lambda: "",
         )
 
-    def _parts(self, tls: ServingContext | None) -> Parts:
-        engine = self.engine
-        through = PullThrough(
-            self.resolve, self.mirror, engine.registry, engine.store, self.config.mirror.reference, {}
+    def _make_entrance(self) -> Entrance:
+        config, engine = self.config, self.engine
+        settings = EntranceSettings(
+            tag_ttl=config.tag_ttl,
+            negative_ttl=config.negative_ttl,
+            credential_namespaces=config.upstream.credential_namespaces,
+            credentials_open=config.upstream.credentials_open,
         )
-        access = read_access(self.config, self.reviews)
+        return Entrance(engine.egress, engine.registry, engine.credentials, self.secrets, settings)
+
+    def _make_maker(self) -> PullSecretMaker | None:
+        passwords, grants = self.access.namespaces, self.config.mirror.grants
+        if passwords is None or self.secrets is None:
+            return None
+        return PullSecretMaker(GrantBook(self.mirror, self.keys, grants.seconds), self.secrets, passwords)
+
+    def _parts(self, tls: ServingContext | None) -> Parts:
+        through = None
+        if isinstance(self.mirror, EmbeddedMirror):
+            layers = self.engine.patcher.layers
+            through = PullThrough(self.resolve, self.mirror, self.entrance, self.privacy, layers)
         status = self.fleet.status if self.fleet else None
-        return Parts(self.resolve, self.mirror, through, access, self._metrics(tls), status=status)
+        return Parts(
+            self.resolve, self.mirror, through, self.access, self._metrics(tls), self.privacy.rights, status=status
+        )
 
     def _metrics(self, tls: ServingContext | None) -> Metrics:
         engine, metrics, mirror, upkeep = self.engine, Metrics(), self.mirror, self.upkeep
@@ -204,6 +231,7 @@ class Proxy:
             self._stack.push_async_callback(self.reviews.close)
         self._stack.push_async_callback(self.mirror.close)
         self._stack.push_async_callback(self.resolve.close)
+        await self.privacy.open()
         await self._stack.enter_async_context(self.upkeep)
         if self.cluster_work is not None:
             await self._stack.enter_async_context(self.cluster_work)

@@ -33,10 +33,10 @@ class Parts:
 
     resolve: Resolve
     mirror: Mirror
-    pull_through: PullThrough
+    pull_through: PullThrough | None  # of an embedded mirror, as `rights`
     access: Access
     metrics: Metrics
-    rights: Rights | None = None  # of an embedded mirror
+    rights: Rights | None = None
     status: Callable[[], Awaitable[StatusReport | None]] | None = None  # None: no pods are looked at
 
 
@@ -50,7 +50,8 @@ def make_app(parts: Parts) -> web.Application:
     app.router.add_get("/readyz", routes.healthy)
     app.router.add_get("/metrics", routes.metrics)
     if isinstance(parts.mirror, EmbeddedMirror):
-        hooks = Hooks(parts.pull_through.manifest, parts.pull_through.blob)
+        through = parts.pull_through
+        hooks = Hooks(through.manifest, through.blob) if through else Hooks()
         add_v2_routes(app, parts.mirror, parts.access, hooks, parts.rights)
     return app
 

@@ -51,6 +51,8 @@ _SAVED = TypeAdapter(tuple[_Saved, ...])
 class SavedImage:
     """One image of a docker-save archive; `name` is one of its RepoTags in full, or "" for the only image."""
 
+    place, private = "", False  # an image on this machine
+
     def __init__(self, files: ImageFiles, name: str = "") -> None:
         self._files, self._name = files, name
         self._manifest: Manifest | None = None

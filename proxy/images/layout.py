@@ -27,6 +27,8 @@ PIECE = 1 << 20
 class LayoutImage:
     """One image of a layout; `tag` is its name in index.json, or "" for the only one."""
 
+    place, private = "", False  # an image on this machine
+
     def __init__(self, files: ImageFiles, tag: str = "") -> None:
         self._files, self._tag = files, tag
 

@@ -10,7 +10,18 @@ from proxy.registry import Registry
 
 
 class ImageSource(Protocol):
-    """One image: its manifests and its blobs."""
+    """One image: its manifests and its blobs.
+
+    Attributes:
+        place: the repository that it comes from; "" for an image on this machine.
+        private: whether the repository opens with credentials only.
+    """
+
+    @property
+    def place(self) -> str: ...  # noqa: D102 - the class says it
+
+    @property
+    def private(self) -> bool: ...  # noqa: D102 - likewise
 
     async def get_manifest(self, digest: Digest | None = None) -> Manifest | Index:
         """Return the manifest or index with this digest, or what the image's own name stands for."""
@@ -24,8 +35,13 @@ class ImageSource(Protocol):
 class RegistryImage:
     """An image in a registry."""
 
-    def __init__(self, registry: Registry, ref: ImageRef) -> None:
-        self._registry, self.ref = registry, ref
+    def __init__(self, registry: Registry, ref: ImageRef, *, private: bool = False) -> None:
+        self._registry, self.ref, self.private = registry, ref, private
+
+    @property
+    def place(self) -> str:
+        """The repository that it comes from."""
+        return self.ref.name
 
     async def get_manifest(self, digest: Digest | None = None) -> Manifest | Index:
         """Return the manifest or index with this digest, or what the reference stands for."""

@@ -1,4 +1,4 @@
-"""Cosign-compatible signatures over patched images, and signed high-water marks of package sources. No network."""
+"""Cosign-compatible signatures over patched images, and signed documents. No network."""
 
 from proxy.trust.attach import (
     SIGNATURE_ARTIFACT,
@@ -11,6 +11,7 @@ from proxy.trust.attach import (
     render_tag_manifest,
     signature_tag,
 )
+from proxy.trust.envelope import sign_document, verify_document
 from proxy.trust.keys import FollowedKeys, KeyRing, SigningKey, VerifyKey
 from proxy.trust.marks import Marks, check_mark, sign_marks, verify_marks
 from proxy.trust.payload import Claim, parse_payload, render_payload
@@ -37,9 +38,11 @@ __all__ = [
     "render_referrer",
     "render_tag_manifest",
     "sign_claim",
+    "sign_document",
     "sign_marks",
     "signature_tag",
     "verify_attached",
+    "verify_document",
     "verify_marks",
     "verify_signature",
 ]

@@ -6,7 +6,6 @@ envelope, kept in the mirror; its payload type is part of the signed text, so no
 Format: https://github.com/secure-systems-lab/dsse/blob/v1.0.2/envelope.md
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from proxy.errors import MalformedInput, TrustFailure
 from proxy.oci.manifest import render_json
+from proxy.trust.envelope import describe_invalid, sign_document, verify_document
 from proxy.trust.keys import SigningKey, VerifyKey
 
 PAYLOAD_TYPE = "application/vnd.admend.marks.v1+json"
@@ -54,17 +54,6 @@ class _Document(_Strict):
     marks: dict[Annotated[str, Field(max_length=4096)], AwareDatetime]
 
 
-class _EnvelopeSignature(_Strict):
-    keyid: Annotated[str, Field(max_length=64)] = ""
-    sig: Annotated[str, Field(max_length=1024)]
-
-
-class _Envelope(_Strict):
-    payload_type: Annotated[str, Field(alias="payloadType", max_length=255)]
-    payload: str
-    signatures: Annotated[list[_EnvelopeSignature], Field(min_length=1, max_length=16)]
-
-
 def render_marks(marks: Marks) -> bytes:
     """Return the unsigned document: sources sorted, dates in UTC."""
     dates = {source: marks.dates[source].astimezone(UTC).isoformat() for source in sorted(marks.dates)}
@@ -77,21 +66,13 @@ def parse_marks(document: bytes, *, where: str = "high-water marks") -> Marks:
     try:
         parsed = _Document.model_validate_json(document)
     except ValidationError as error:
-        raise MalformedInput(f"not high-water marks: {_describe(error)}", file=where) from error
+        raise MalformedInput(f"not high-water marks: {describe_invalid(error)}", file=where) from error
     return Marks({source: date.astimezone(UTC) for source, date in parsed.marks.items()})
 
 
 def sign_marks(marks: Marks, key: SigningKey) -> bytes:
     """Return the signed document, to be kept where every replica finds it."""
-    payload = render_marks(marks)
-    signature = base64.b64encode(key.sign(_signed_text(payload))).decode("ascii")
-    return render_json(
-        {
-            "payloadType": PAYLOAD_TYPE,
-            "payload": base64.b64encode(payload).decode("ascii"),
-            "signatures": [{"keyid": key.public.key_id, "sig": signature}],
-        }
-    )
+    return sign_document(PAYLOAD_TYPE, render_marks(marks), key)
 
 
 def verify_marks(document: bytes, keys: Sequence[VerifyKey], *, where: str = "high-water marks") -> Marks:
@@ -101,35 +82,10 @@ def verify_marks(document: bytes, keys: Sequence[VerifyKey], *, where: str = "hi
         MalformedInput: it is not such a document.
         TrustFailure: none of `keys` signed it.
     """
-    _check_size(document, where)
-    try:
-        envelope = _Envelope.model_validate_json(document)
-        payload = base64.b64decode(envelope.payload, validate=True)
-        signatures = [base64.b64decode(item.sig, validate=True) for item in envelope.signatures]
-    except ValidationError as error:
-        raise MalformedInput(f"not a signed document: {_describe(error)}", file=where) from error
-    except ValueError as error:  # binascii.Error is one; so is text that is not ASCII
-        raise MalformedInput(f"not a signed document: {error}", file=where) from error
-    if envelope.payload_type != PAYLOAD_TYPE:
-        raise MalformedInput("a signed document of another kind", file=where, text=envelope.payload_type)
-    text = _signed_text(payload)
-    if not any(key.made(text, signature) for key in keys for signature in signatures):
-        names = ", ".join(key.short_id for key in keys) or "none are configured"
-        raise TrustFailure(f"{where}: none of the trusted keys ({names}) signed this document")
+    payload = verify_document(document, PAYLOAD_TYPE, keys, where=where, limit=MAX_MARKS)
     return parse_marks(payload, where=where)
-
-
-def _signed_text(payload: bytes) -> bytes:
-    """Return DSSE's pre-authentication encoding of the payload and its type."""
-    kind = PAYLOAD_TYPE.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
 def _check_size(document: bytes, where: str) -> None:
     if len(document) > 2 * MAX_MARKS:
         raise MalformedInput(f"longer than {2 * MAX_MARKS} bytes", file=where)
-
-
-def _describe(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(str(part) for part in first['loc']) or 'document'}: {first['msg']}"

@@ -169,14 +169,15 @@ async def test_always_asks_the_registry_what_the_tag_points_at_now(world: World,
     assert answer.source.endswith(str(moved.digest))
 
 
-async def test_a_digest_is_not_asked_for(world: World, proxy: Proxy) -> None:
+async def test_a_digest_is_asked_for_once_to_see_that_anybody_may_have_it(world: World, proxy: Proxy) -> None:
     image = world.add_image()
     name = name_of(image).split("/", 1)[1]
     digest = world.upstream.tags[name]["1"]
     answer = await ask(proxy, f"{name_of(image)}:1@{digest}")
     assert answer.outcome is Outcome.PATCHED
     assert answer.source == f"{name_of(image)}@{digest}"
-    assert world.upstream.count("HEAD", name) == 0
+    assert (await ask(proxy, f"{name_of(image)}@{digest}", always=True)).outcome is Outcome.PATCHED
+    assert world.upstream.count("HEAD", name) == 1
 
 
 async def test_a_dry_run_starts_nothing_and_answers_from_the_cache(

@@ -10,7 +10,7 @@ from proxy.api import Outcome
 from proxy.config import ExtraSource, SourceCredentials
 from proxy.serve import Proxy
 from tests.proxy.asking import ask
-from tests.proxy.egress.test_client import make_certificate
+from tests.proxy.egress.outside import make_certificate
 from tests.simulators.debian_source import DebianSource, Suite
 from tests.simulators.world import FIXED_AGAIN, World, make_packages
 
