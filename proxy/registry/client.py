@@ -28,7 +28,7 @@ class Registry:
     """
 
     def __init__(self, egress: Egress, credentials: Credentials | None = None) -> None:
-        self._session = Session(egress, credentials or Credentials())
+        self._session = Session(egress, Credentials() if credentials is None else credentials)
         self._referrers = Referrers(self._session)
 
     async def get_manifest(self, ref: ImageRef) -> Manifest | Index:

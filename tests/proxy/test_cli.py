@@ -24,7 +24,7 @@ def test_a_wrong_settings_file_is_a_usage_error_that_names_the_key(capsys, tmp_p
     file.write_text("cash: /tmp")
     code, out, err = call(capsys, "proxy", "--config", file)
     assert (code, out) == (2, "")
-    assert err.startswith(f"admend: {file}: unknown key cash (known here: auth, cache, ")
+    assert err.startswith(f"admend: {file}: unknown key cash (known here: audit, auth, cache, ")
     code, out, err = call(capsys, "inspect", "a.example/b:1", "--config", file, "--json")
     assert (code, err) == (2, "")
     assert "unknown key cash" in json.loads(out)["reason"]
