@@ -259,6 +259,10 @@ def test_the_fleet_is_looked_after_as_the_values_say():
     assert every.cluster.namespaces.default_mode == "audit"
     assert every.cluster.fleet.restart.dry_run
     assert config(render("bare"), "proxy").cluster is None
+    excluded = config(render("enforce with policy"), "proxy").cluster.fleet.prewarm.exclude
+    assert excluded == config(render("enforce with policy"), "webhook").selection.exclude
+    included = config(render("policy on the mirror only"), "proxy").cluster.fleet.prewarm.include
+    assert included == ("registry.example/*",)
 
 
 GIB = 1 << 30

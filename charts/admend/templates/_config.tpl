@@ -125,7 +125,11 @@ operator's `config` wins over what is written here. */}}
 {{- end -}}
 {{- with .Values.fleet -}}
 {{- if .enabled -}}
-{{- $prewarm := dict "enabled" .prewarm.enabled "concurrency" .prewarm.concurrency "per_minute" .prewarm.perMinute "include" .prewarm.include "exclude" .prewarm.exclude -}}
+{{- $selection := (include "admend.webhookConfig" $ | fromYaml).selection -}}
+{{- $include := .prewarm.include -}}
+{{- if and $selection.include (deepEqual $include (list "*")) -}}{{- $include = $selection.include -}}{{- end -}}
+{{- $exclude := concat $selection.exclude .prewarm.exclude | uniq -}}
+{{- $prewarm := dict "enabled" .prewarm.enabled "concurrency" .prewarm.concurrency "per_minute" .prewarm.perMinute "include" $include "exclude" $exclude -}}
 {{- $restart := dict "enabled" .restart.enabled "namespaces" .restart.namespaces "per_minute" .restart.perMinute "cooldown" .restart.cooldown "single_pods" .restart.singlePods "dry_run" .restart.dryRun -}}
 {{- $_ := set $cluster "fleet" (dict "every" .every "prewarm" $prewarm "events" .events "restart" $restart) -}}
 {{- end -}}
