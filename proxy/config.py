@@ -88,6 +88,7 @@ class MirrorConfig(Section):
     max_bytes: Bytes = 50 << 30
     retain: Seconds = 30 * 86400  # how long a superseded image is kept
     retain_every: Annotated[Seconds, Field(ge=1)] = 3600.0  # how often mirror and cache are cleaned up
+    pull_wait: Annotated[Seconds, Field(le=55)] = 45.0  # that a pull waits for the first patch of its image
     private: Literal["keep", "rewrite"] | None = None
     grants: GrantsConfig = GrantsConfig()
 

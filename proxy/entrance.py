@@ -63,6 +63,15 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundBlob:
+    """A blob that an asker may have: its size in bytes, what opens it, and whether it is private."""
+
+    registry: Registry
+    size: int
+    private: bool
+
+
+@dataclass(frozen=True, slots=True)
 class EntranceSettings:
     """Times in seconds, and whom the own credentials serve; see `proxy.config`."""
 
@@ -132,6 +141,31 @@ class Entrance:
         task = self._knocks.start((image, asker), lambda: self._knock(image, asker))
         done, _ = await asyncio.wait([task], timeout=max(0.0, deadline - time.monotonic()))
         return task.result() if done else None
+
+    async def find_blob(self, blob: ImageRef, asker: Asker) -> FoundBlob | None:
+        """Return a blob, named by its repository and digest, that the asker may have; None where there is none.
+
+        Raises:
+            UpstreamRefused: the asker may not have it, or it is not there; the two cannot always be told apart.
+            AdmendError: the registry, or the API server, could not be asked.
+        """
+        if blob.digest is None:
+            return None
+        try:
+            size = await self._anybody.blob_size(blob, blob.digest)
+            return None if size is None else FoundBlob(self._anybody, size, private=False)
+        except UpstreamRefused as error:
+            refused = error
+        clients, _ = await self._clients(blob, asker)
+        for client in clients:
+            try:
+                size = await client.registry.blob_size(blob, blob.digest)
+            except UpstreamRefused:
+                continue
+            if size is not None:
+                private = not (client.own and self._settings.credentials_open)
+                return FoundBlob(client.registry, size, private=private)
+        raise refused
 
     async def connect(self, image: ImageRef, asker: Asker, *, private: bool) -> Registry:
         """Return a client that opens the image for the asker, to be let go of after the work it is for."""

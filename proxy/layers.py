@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from proxy.blobs import BlobStore
@@ -30,6 +31,8 @@ from proxy.pool import WorkerPool
 MAX_CONFIG = 8 << 20  # bytes; containerd reads at most as much
 PULLS = 4
 MAX_LAYER = 32 << 30  # bytes of one compressed layer
+
+Watch = Callable[[Path, int], None]
 
 
 class Layers:
@@ -66,7 +69,7 @@ class Layers:
         async def one(descriptor: Descriptor, diff_id: Digest) -> LayerFile:
             nonlocal pulled
             with contextlib.closing(self._early_scan(descriptor)) as early:
-                path = await self.pull(source, descriptor, early)
+                path = await self.pull(source, descriptor, early.watch)
                 pulled = time.perf_counter()
                 scanned = await self._scans.run(descriptor.digest, lambda: self._scan(descriptor, path, early))
             if scanned.diff_id != str(diff_id):
@@ -86,16 +89,24 @@ class Layers:
     def _known(self, name: str) -> Path:
         return self._root / f"{name}.json"
 
-    async def pull(self, source: ImageSource, descriptor: Descriptor, early: EarlyScan | None = None) -> Path:
+    def find(self, source: ImageSource, descriptor: Descriptor) -> Path | None:
+        """Return the local file of a blob that the source may have; None where it is not here."""
+        digest = descriptor.digest
+        if self._store.has(digest, descriptor.size) and self._origins.admits(digest, source.place):
+            return self._store.path(digest)
+        return None
+
+    async def pull(self, source: ImageSource, descriptor: Descriptor, watch: Watch | None = None) -> Path:
         """Return the local file of a blob, pulled first unless it is here; the store checks digest and size.
 
-        One that came with credentials is pulled again for another repository, which must have it too (see `origins`).
+        `watch` is told of its bytes while they come, as `BlobStore.ingest` tells. A blob that came with credentials is
+        pulled again for another repository, which must have it too (see `origins`).
         """
         digest, store, origins = descriptor.digest, self._store, self._origins
-        if store.has(digest, descriptor.size) and origins.admits(digest, source.place):
-            return store.path(digest)
+        here = self.find(source, descriptor)
+        if here is not None:
+            return here
         delivery = Delivery(source.stream_blob(descriptor))
-        watch = early.watch if early else None
         async with self._pulls:
             if not store.has(digest, descriptor.size):
                 if source.private:

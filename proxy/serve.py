@@ -35,6 +35,7 @@ from proxy.machine import read_settings, read_source_credentials, source_hosts
 from proxy.marks import MarkBook
 from proxy.mirror import EmbeddedMirror, Mirror, open_mirror
 from proxy.oci.manifest import Platform
+from proxy.originals import Originals
 from proxy.packages import Packages
 from proxy.patcher import Patcher, policy_hash
 from proxy.pool import PoolLimits, WorkerPool
@@ -135,6 +136,7 @@ class Proxy:
         self.secrets = Secrets(self.cluster, config.cluster.pull_secrets) if self.cluster and config.cluster else None
         self.entrance = self._make_entrance()
         self.privacy = Privacy(self.mirror, self.entrance, config.mirror.private, self._make_maker())
+        self.originals = Originals(self.entrance, self.engine.patcher.layers, config.mirror.pull_wait)
         self.resolve = self._make_resolve()
         kept = config.mirror
         self.upkeep = Upkeep(self.mirror, self.engine.derived, retain=kept.retain, every=kept.retain_every)
@@ -187,8 +189,8 @@ class Proxy:
     def _parts(self, tls: ServingContext | None) -> Parts:
         through = None
         if isinstance(self.mirror, EmbeddedMirror):
-            layers = self.engine.patcher.layers
-            through = PullThrough(self.resolve, self.mirror, self.entrance, self.privacy, layers)
+            wait = self.config.mirror.pull_wait
+            through = PullThrough(self.resolve, self.mirror, self.originals, self.privacy, wait=wait)
         status = self.fleet.status if self.fleet else None
         return Parts(
             self.resolve, self.mirror, through, self.access, self._metrics(tls), self.privacy.rights, status=status
@@ -230,6 +232,7 @@ class Proxy:
         if self.reviews is not None:
             self._stack.push_async_callback(self.reviews.close)
         self._stack.push_async_callback(self.mirror.close)
+        self._stack.push_async_callback(self.originals.close)
         self._stack.push_async_callback(self.resolve.close)
         await self.privacy.open()
         await self._stack.enter_async_context(self.upkeep)

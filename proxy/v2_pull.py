@@ -6,7 +6,9 @@ Specification: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/s
 """
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -14,16 +16,20 @@ from urllib.parse import quote
 from aiohttp import web
 
 from proxy.access import Caller
+from proxy.errors import AdmendError
 from proxy.mirror import EmbeddedMirror
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import OCI_INDEX, Index, Manifest
 from proxy.oci.reference import ImageRef
+from proxy.originals import Coming
 from proxy.v2_guard import CALLER, Guard, problem
 
 MAX_PAGE = 10_000  # entries of one listing
 
+_log = logging.getLogger(__name__)
+
 ManifestMiss = Callable[[str, str, Caller], Awaitable[Manifest | Index | None]]
-BlobMiss = Callable[[str, Digest, Caller], Awaitable[Path | None]]
+BlobMiss = Callable[[str, Digest, Caller], Awaitable[Path | Coming | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class Hooks:
     """What is asked when the mirror does not have something; both take the repository's name in the mirror first.
 
     `on_manifest_miss` takes a tag or digest (pull-through: it returns the patched image's manifest), `on_blob_miss` a
-    digest, and returns a checked local file. The last argument is who asks.
+    digest, and returns a checked local file, or a blob that is still coming. The last argument is who asks.
     """
 
     on_manifest_miss: ManifestMiss | None = None
@@ -71,18 +77,20 @@ class Reader:
         ref = self._guard.ref(request)
         if ref.digest is None:
             return problem(400, "DIGEST_INVALID", "a blob is asked for by its digest")
-        path: Path | None = None
+        found: Path | Coming | None = None
         caller = request[CALLER]
         if self.mirror.blobs.has(ref.digest) and (caller.trusted or await self.mirror.holds(ref)):
-            path = self.mirror.blobs.path(ref.digest)
+            found = self.mirror.blobs.path(ref.digest)
         elif self._hooks.on_blob_miss is not None:
-            path = await self._hooks.on_blob_miss(ref.repository, ref.digest, caller)
-        if path is None:
+            found = await self._hooks.on_blob_miss(ref.repository, ref.digest, caller)
+        if found is None:
             return problem(404, "BLOB_UNKNOWN", f"{ref.digest}: no such blob in the mirror")
         headers = {"Docker-Content-Digest": str(ref.digest), "Content-Type": "application/octet-stream"}
         if _known(request, str(ref.digest)):
             return web.Response(status=304, headers={**headers, "ETag": f'"{ref.digest}"'})
-        return web.FileResponse(path, headers=headers)
+        if isinstance(found, Coming):
+            return await _hand_through(request, found, headers)
+        return web.FileResponse(found, headers=headers)
 
     async def tags(self, request: web.Request) -> web.StreamResponse:
         """GET of a repository's tags, in pages."""
@@ -120,6 +128,27 @@ class Reader:
     async def delete_blob(self, _: web.Request) -> web.StreamResponse:
         """DELETE of a blob is not offered: blobs are shared and go when nothing references them."""
         return problem(405, "UNSUPPORTED", "blobs are removed with the last manifest that references them")
+
+
+async def _hand_through(request: web.Request, coming: Coming, headers: dict[str, str]) -> web.StreamResponse:
+    """Answer with a blob while it is fetched; a fetch that fails on the way breaks the connection off."""
+    response = web.StreamResponse(headers=headers)
+    response.content_length = coming.size
+    if request.method == "HEAD":
+        await response.prepare(request)
+        return response
+    await coming.begin()
+    await response.prepare(request)
+    try:
+        async with aclosing(coming.pieces()) as pieces:
+            async for piece in pieces:
+                await response.write(piece)
+        await response.write_eof()
+    except AdmendError as error:  # its status is sent already: only a connection that ends early says it
+        _log.warning("%s: broken off: %s", request.path, error)
+        if request.transport is not None:
+            request.transport.abort()
+    return response
 
 
 def _known(request: web.Request, digest: str) -> bool:

@@ -52,6 +52,10 @@ class Registry:
         """Say whether the repository has a blob."""
         return await pull.has_blob(self._session, name, digest)
 
+    async def blob_size(self, name: ImageRef, digest: Digest) -> int | None:
+        """Return the size of a blob that the repository has, or None when it does not have it."""
+        return await pull.blob_size(self._session, name, digest)
+
     async def list_tags(self, name: ImageRef) -> tuple[str, ...]:
         """Return the tags of a repository, in order; empty when it does not exist."""
         return await pull.list_tags(self._session, name)

@@ -23,6 +23,7 @@ MAX_PAGES = 1000
 MAX_TAGS = 100_000
 MAX_TAG_PAGE = 4 << 20
 MAX_URLS = 8  # of one descriptor that are tried
+MAX_DIGITS = 15  # of a size in a header
 OK, PARTIAL = 200, 206
 _NO_HEAD = frozenset({405, 501})
 
@@ -89,6 +90,20 @@ async def has_blob(session: Session, name: ImageRef, digest: Digest, *, actions:
         if answer.status in {OK, NOT_FOUND}:
             return answer.status == OK
         raise session.refusal(name, answer.status, b"", f"blob {digest} of {name.name}")
+
+
+async def blob_size(session: Session, name: ImageRef, digest: Digest) -> int | None:
+    """Return the size of a blob that the repository has, or None when it does not have it."""
+    what = f"blob {digest} of {name.name}"
+    async with session.stream(Scope(name), "HEAD", f"blobs/{digest}") as answer:
+        status, length = answer.status, answer.headers.get("content-length", "")
+    if status == NOT_FOUND:
+        return None
+    if status != OK:
+        raise session.refusal(name, status, b"", what)
+    if not (length.isascii() and length.isdecimal() and len(length) <= MAX_DIGITS):
+        raise MalformedInput(f"{what}: the registry does not say how large it is")
+    return int(length)
 
 
 async def stream_blob(
