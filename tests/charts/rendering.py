@@ -89,7 +89,7 @@ VALUES = {
         "certs": {"extraIps": ["fd00::1"]},
     },
     "no persistence": {
-        "mirror": {"persistence": {"enabled": False}, "probe": {"enabled": False}},
+        "mirror": {"reference": "10.0.0.9:8443", "persistence": {"enabled": False}, "probe": {"enabled": False}},
         "fleet": {"enabled": False},
         "nameOverride": "patches",
         "proxy": {"service": {"type": "ClusterIP"}, "nodeSelector": {"disk": "fast"}, "tolerations": [{"key": "x"}]},

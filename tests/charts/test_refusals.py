@@ -13,9 +13,18 @@ POLICY = {"validatingPolicy": {"enabled": True}, "enforce": {"held": "deny"}}
     [
         ({"proxy": {"replicas": 2}}, "set mirror.registry to run more than one"),
         ({"proxy": {"autoscaling": {"enabled": True}}}, "set mirror.registry to run more than one"),
-        ({"proxy": {"ingress": {"enabled": True}}}, "proxy.ingress.host: give the host name"),
         (
-            {"mirror": {"registry": "m.example"}, "proxy": {"ingress": {"enabled": True, "host": "m.example"}}},
+            {"proxy": {"ingress": {"enabled": True, "host": "m.example"}}, "mirror": {"reference": "n.example:444/x"}},
+            "m.example is not the host in mirror.reference, n.example:444",
+        ),
+        ({"mirror": {"registry": "m.example"}}, "localhost:30443 is no name of the registry m.example"),
+        ({"proxy": {"service": {"nodePort": 31000}}}, "nodes reach localhost:30443 over a node port"),
+        ({"proxy": {"service": {"type": "ClusterIP"}}}, "nodes reach localhost:30443 over a node port"),
+        (
+            {
+                "mirror": {"registry": "m.example", "reference": "m.example"},
+                "proxy": {"ingress": {"enabled": True, "host": "m.example"}},
+            },
             "disable the ingress",
         ),
         ({"webhook": {"autoscaling": {"enabled": True, "minReplicas": 9}}}, "minReplicas is more than maxReplicas"),
@@ -28,7 +37,7 @@ POLICY = {"validatingPolicy": {"enabled": True}, "enforce": {"held": "deny"}}
         ),
         ({"mirror": {"grants": {"enabled": True}}}, "pullSecrets.namespaces says where pull secrets are kept"),
         (
-            {"mirror": {"registry": "m.example", "grants": {"enabled": True}}},
+            {"mirror": {"registry": "m.example", "reference": "m.example", "grants": {"enabled": True}}},
             "an external registry has an access control of its own",
         ),
         (

@@ -10,6 +10,7 @@ from proxy.canary import CANARY
 from proxy.config import FleetConfig
 from proxy.oci.naming import Naming
 from tests.charts.rendering import CHART, DIGEST, HOSTILE, NAMESPACE, VALUES, config, helm, of_kind, one, pods, render
+from webhook.admission import MAX_TIMEOUT
 
 pytestmark = pytest.mark.interop
 PARTS = ("webhook", "proxy", "certs")
@@ -94,6 +95,13 @@ def test_containers_listen_where_their_ports_say(objects):
         assert container["ports"] == [{"name": "https", "containerPort": config(objects, part).listen.port}]
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert container[probe]["httpGet"]["port"] == "https"
+
+
+def test_a_pod_that_ends_answers_until_nobody_asks_it_and_has_time_for_what_it_was_asked(objects):
+    for part in ("webhook", "proxy"):
+        spec = one(objects, "Deployment", f"-{part}")["spec"]["template"]["spec"]
+        pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert spec["terminationGracePeriodSeconds"] >= pause + MAX_TIMEOUT + 5
 
 
 def test_every_mount_has_its_volume_and_every_volume_exists(objects):

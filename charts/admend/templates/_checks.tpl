@@ -4,12 +4,20 @@
 {{- if and $embedded (or (gt (int .Values.proxy.replicas) 1) .Values.proxy.autoscaling.enabled) -}}
 {{- fail "proxy.replicas: an embedded mirror is one volume of one process; set mirror.registry to run more than one" -}}
 {{- end -}}
+{{- $host := regexReplaceAll "/.*" .Values.mirror.reference "" -}}
+{{- $local := regexMatch "^(localhost|127\\.0\\.0\\.1|\\[::1\\])(:[0-9]+)?$" $host -}}
+{{- if and $local (not $embedded) -}}
+{{- fail (printf "mirror.reference: %s is no name of the registry %s; give the one by which nodes know it" $host .Values.mirror.registry) -}}
+{{- end -}}
+{{- if and $local (or (ne .Values.proxy.service.type "NodePort") (ne (regexFind "[0-9]+$" $host | int) (int .Values.proxy.service.nodePort))) -}}
+{{- fail (printf "mirror.reference: nodes reach %s over a node port; set proxy.service.type to NodePort and proxy.service.nodePort to its port, or give another name" $host) -}}
+{{- end -}}
 {{- if .Values.proxy.ingress.enabled -}}
 {{- if not $embedded -}}
 {{- fail "proxy.ingress: nodes pull from mirror.registry, the proxy has nothing to serve to them; disable the ingress" -}}
 {{- end -}}
-{{- if not .Values.proxy.ingress.host -}}
-{{- fail "proxy.ingress.host: give the host name that nodes know, the one in mirror.reference" -}}
+{{- if ne .Values.proxy.ingress.host (regexReplaceAll ":[0-9]+$" $host "") -}}
+{{- fail (printf "proxy.ingress.host: %s is not the host in mirror.reference, %s; nodes pull from the latter" (default "empty" .Values.proxy.ingress.host) $host) -}}
 {{- end -}}
 {{- end -}}
 {{- if .Values.mirror.grants.enabled -}}

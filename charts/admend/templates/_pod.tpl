@@ -19,6 +19,13 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
+{{/* A pod that ends takes requests until nobody sends it any: for some seconds others still have its address. */}}
+{{- define "admend.lastRequests" -}}
+lifecycle:
+  preStop:
+    sleep: {seconds: 5}
+{{- end -}}
+
 {{/* Labels and annotations of a pod: (dict "root" $ "part" "webhook" "values" .Values.webhook). Its configuration's
 checksum is among them, so that a change of it starts new pods. */}}
 {{- define "admend.podMetadata" -}}
