@@ -62,18 +62,20 @@ async def webhook_before(url: str, folder: Path, **changes: Any) -> AsyncIterato
         yield webhook, log
 
 
-async def admit(webhook: Webhook, log: StringIO, ca: Path, mode: Mode, image: str = IMAGE) -> Admitted:
+async def admit(
+    webhook: Webhook, log: StringIO, ca: Path, mode: Mode, image: str = IMAGE, *, deadline: float = DEADLINE
+) -> Admitted:
     """Send a review to the path of `mode`, and check the answer as an API server does."""
     uid = f"{UID}-{mode}-{time.perf_counter_ns()}"
     review = json.loads(json.dumps(REVIEW))
     review["request"]["uid"] = uid
     review["request"]["object"]["spec"]["containers"][0] |= {"image": image, "imagePullPolicy": "IfNotPresent"}
-    async with httpx.AsyncClient(verify=client_context(ca), trust_env=False, timeout=DEADLINE) as client:
+    async with httpx.AsyncClient(verify=client_context(ca), trust_env=False, timeout=deadline) as client:
         start = time.monotonic()
-        url = f"https://127.0.0.1:{webhook.port}/mutate/{mode}?timeout={DEADLINE:g}s"
+        url = f"https://127.0.0.1:{webhook.port}/mutate/{mode}?timeout={deadline:g}s"
         answer = await client.post(url, json=review)
         seconds = time.monotonic() - start
-    assert seconds < DEADLINE
+    assert seconds < deadline
     assert answer.status_code == 200
     response = check_review(answer.json(), uid)
     edits = json.loads(base64.b64decode(response.get("patch", "W10="), validate=True))

@@ -42,9 +42,9 @@ def set_clocks(monkeypatch: pytest.MonkeyPatch, ahead: timedelta) -> None:
         monkeypatch.setattr(f"proxy.{module}.datetime", Shifted)
 
 
-def is_believed(answer: ResolveResponse, image: str, key: VerifyKey) -> bool:
+def is_believed(answer: ResolveResponse, image: str, key: VerifyKey, mirror: str = MIRROR) -> bool:
     """Check the answer as a webhook with the right time does."""
-    trust = Trust((key,), Naming.parse(MIRROR), timedelta(days=7))
+    trust = Trust((key,), Naming.parse(mirror), timedelta(days=7))
     return check_answer(answer, ImageRef.parse(image), trust, datetime.now(UTC)).patched is not None
 
 
