@@ -7,6 +7,7 @@ Specification: https://github.com/opencontainers/image-spec/blob/v1.1.1/manifest
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from proxy.api import Outcome, ResolveResponse, SignatureInfo, SkipInfo, SourceDate, UpgradeInfo, Wire
-from proxy.errors import MalformedInput, TrustFailure, UpstreamUnavailable
+from proxy.errors import AdmendError, MalformedInput, TrustFailure, UpstreamUnavailable
 from proxy.mirror import Mirror
 from proxy.oci.artifact import render_artifact
 from proxy.oci.digest import Digest
@@ -187,6 +188,15 @@ class Records:
             if await self._mirror.exchange_tag(ref, Digest.parse(record.patched), held.digest if held else None):
                 return True
         raise UpstreamUnavailable(f"{ref}: other replicas moved it {MAX_TRIES} times while this one tried; try again")
+
+    async def mend(self, name: ImageRef, record: Record) -> None:
+        """Set the `src-` tag of a record whose writer ended before he could; what fails is tried again another time."""
+        if not record.patched:
+            return
+        with contextlib.suppress(AdmendError):
+            held = await self._mirror.get_manifest(name.with_tag(source_tag(record.key)))
+            if held is None or str(held.digest) != record.patched:
+                await self.point(name, record)
 
     async def _holding(self, ref: ImageRef, manifest: Manifest | Index | None, key: str) -> Record | None:
         try:

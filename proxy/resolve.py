@@ -315,6 +315,7 @@ class Resolve:
         dates = {state.index.source.label: state.index.date.isoformat() for state in states}
         if dates != {item.source: item.date for item in record.as_of}:
             return None
+        await self._records.mend(wanted.name, record)
         now = datetime.now(UTC)
         stale = any(state.stale for state in states)
         checked = min(state.checked for state in states)

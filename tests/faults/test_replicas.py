@@ -189,6 +189,7 @@ async def check_all(site: Site, registry: str, kind: str) -> None:
     """Check that every replica goes on, that all agree, and that what the mirror holds is whole and signed."""
     assert len(site.log.getvalue().splitlines()) == site.admissions
     await asyncio.gather(*(each.starting for each in site.replicas if each.starting))
+    await asyncio.sleep(0.25)  # by then every record is due to be confirmed, and what a kill left out to be mended
     for image in site.images:
         await site.admit(image)
     async with beside(site.world, registry, site.keys, 1) as (reader,):

@@ -127,6 +127,21 @@ async def test_the_tag_of_the_newest_image_does_not_follow_a_record_that_was_ove
     assert (await mirror.get_manifest(tag)).digest == Digest.parse(newer.patched)
 
 
+async def test_a_record_whose_writer_was_killed_before_he_set_the_tag_is_mended_and_never_backwards(mirror, tmp_path):
+    images = [build(text) for text in ("older", "newer")]
+    older, newer = (record({"a": day}, str(item.top.digest)) for day, item in zip((1, 2), images, strict=True))
+    for number, item in enumerate(images):
+        await mirror.put_image(NAME, item.top, (), item.files(tmp_path / f"image{number}"))
+    records, tag = Records(mirror, SIGNING), NAME.with_tag(source_tag(KEY))
+    for held in (older, newer):
+        await records.save(NAME, held)
+        await records.mend(NAME, held)
+        assert (await mirror.get_manifest(tag)).digest == Digest.parse(held.patched)
+    await records.mend(NAME, older)
+    await records.mend(NAME, record({"a": 3}, outcome=Outcome.CLEAN))
+    assert (await mirror.get_manifest(tag)).digest == Digest.parse(newer.patched)
+
+
 @pytest.mark.parametrize("raw", [b"{}", b"not even JSON"])
 async def test_a_record_that_does_not_hold_is_overwritten(mirror, raw):
     manifest, blobs = render_artifact(RECORD_TYPE, raw)
