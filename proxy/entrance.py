@@ -13,6 +13,7 @@ or was told, is never another's answer. Nothing is told to who has no proof, not
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -114,6 +115,7 @@ class Entrance:
         self._proofs: dict[tuple[Hashable, str], float] = {}
         self._failed: dict[Hashable, tuple[AdmendError, float]] = {}
         self._heads: SingleFlight[ImageRef, Digest] = SingleFlight()
+        self.lookups = Counter[str]()  # what was known (hit) or had to be asked for (miss)
         self._knocks: SingleFlight[tuple[ImageRef, Asker], Entry] = SingleFlight()
 
     async def close(self) -> None:
@@ -134,9 +136,11 @@ class Entrance:
         """
         known = self._look(image, asker, stale=dry_run)
         if known is not None and (dry_run or not always or image.digest is not None):
+            self.lookups["hit"] += 1
             return known
         if dry_run:
             return None
+        self.lookups["miss"] += 1
         self._check_failed((image, asker))
         task = self._knocks.start((image, asker), lambda: self._knock(image, asker))
         done, _ = await asyncio.wait([task], timeout=max(0.0, deadline - time.monotonic()))

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Layers:
         self._origins = Origins(store)
         self._pulls = asyncio.Semaphore(PULLS)
         self._scans: SingleFlight[Digest, Scanned] = SingleFlight()
+        self.lookups = Counter[str]()  # scans that were there (hit) or were made (miss)
 
     async def read_config(self, source: ImageSource, manifest: Manifest) -> tuple[bytes, ImageConfig]:
         """Return the image config's bytes and its parsed form."""
@@ -122,7 +124,9 @@ class Layers:
     async def _scan(self, descriptor: Descriptor, path: Path, early: EarlyScan) -> Scanned:
         name = _name(descriptor.digest)
         known = self._known(name)
-        if mark_used(known):
+        there = mark_used(known)
+        self.lookups["hit" if there else "miss"] += 1
+        if there:
             return decode(Scanned, json.loads(known.read_bytes()), str(known))
         scanned = await early.take()
         if scanned is None:

@@ -5,6 +5,7 @@ need the same upgrade.
 """
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 
 from proxy.blobs import BlobStore
@@ -29,6 +30,7 @@ class Packages:
         self._root, self._store, self._pool, self._egress = root, store, pool, egress
         self._fetching = asyncio.Semaphore(FETCHES)
         self._unpacks: SingleFlight[Digest, str] = SingleFlight()
+        self.lookups = Counter[str]()  # unpacked packages that were there (hit) or were made (miss)
 
     async def unpacked(self, family: str, candidate: Candidate) -> str:
         """Return the cache name of the unpacked package.
@@ -44,7 +46,9 @@ class Packages:
     async def _unpack(self, family: str, candidate: Candidate, digest: Digest) -> str:
         name = f"packages/{EPOCH}/{digest.hex}"
         known = self._root / f"{name}.payload"
-        if mark_used(known):
+        there = mark_used(known)
+        self.lookups["hit" if there else "miss"] += 1
+        if there:
             return name
         with self._store.pin([digest]):
             async with self._fetching:

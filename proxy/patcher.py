@@ -93,6 +93,7 @@ class Patcher:
         self._root, self._store, self._pool = root, store, pool
         self._sources, self._packages, self._policy = sources, packages, policy
         self.layers = Layers(root, store, pool)
+        self.scans = self.layers.lookups
 
     async def patch(self, top: Manifest | Index, target: Target, platforms: Sequence[Platform]) -> PatchResult:
         """Patch one image.

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +82,9 @@ class WorkerPool:
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()
         self.queued = 0
+        self.started = 0  # workers
+        self.ended = Counter[str]()  # workers, by why
+        self.jobs = Counter[tuple[str, str]]()  # by name and what became of them
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -103,7 +107,12 @@ class WorkerPool:
         try:
             async with self._places.place():
                 worker = self._take(affinity) or await self._start()
-                return await self._run_on(worker, job, request, affinity)
+                result = await self._run_on(worker, job, request, affinity)
+                self.jobs[job, "done"] += 1
+                return result
+        except AdmendError:
+            self.jobs[job, "failed"] += 1
+            raise
         finally:
             self.queued -= 1
 
@@ -129,14 +138,17 @@ class WorkerPool:
                 answer = await worker.ask(request)
             healthy = True
         except TimeoutError:
+            self.ended["timeout"] += 1
             message = f"the job {job} took more than {self._limits.wall_seconds:.0f} s and was ended"
             raise ResourceExhausted(f"{message}; raise workers.wall_seconds if the image is to be trusted") from None
         except (EOFError, ConnectionError):
             status = await worker.stop()
+            self.ended["died"] += 1
             raise ResourceExhausted(
                 f"the worker of the job {job} died ({_death(status)}); only this image is affected"
             ) from None
         except (ValueError, MalformedInput) as error:
+            self.ended["nonsense"] += 1
             raise ResourceExhausted(f"the worker of the job {job} answered nonsense: {error}") from error
         finally:
             worker.jobs += 1
@@ -144,6 +156,7 @@ class WorkerPool:
             if healthy and worker.jobs < JOBS_PER_WORKER:
                 self._idle.append(worker)
             else:
+                self.ended["age"] += healthy
                 await self._discard(worker)
         return _result(answer)
 
@@ -166,10 +179,12 @@ class WorkerPool:
         )
         worker = _Worker(process)
         self._all.add(worker)
+        self.started += 1
         try:
             async with asyncio.timeout(START_SECONDS):
                 await worker.read()
         except (TimeoutError, EOFError, ValueError) as error:
+            self.ended["start"] += 1
             await self._discard(worker)
             raise ResourceExhausted("a worker process could not be started; see standard error") from error
         return worker

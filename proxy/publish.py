@@ -98,6 +98,7 @@ class Publisher:
 
     def __init__(self, mirror: Mirror, records: Records, keys: KeyRing, policy_hash: str) -> None:
         self._mirror, self._records, self._keys, self._policy_hash = mirror, records, keys, policy_hash
+        self.signatures = 0  # made
 
     async def publish(self, name: ImageRef, record: Record, result: PatchResult, phases: Phases) -> Record:
         """Put a result into the mirror under `name` and return the record that now holds.
@@ -186,6 +187,7 @@ class Publisher:
             signed_at=record.signed,
         )
         signature = sign_claim(claim, key)
+        self.signatures += 1
         tagged = render_tag_manifest([signature])
         await self._mirror.put_artifact(name.with_tag(signature_tag(patched.digest)), tagged.manifest, tagged.blobs)
         referrer = render_referrer(patched, [signature])

@@ -8,6 +8,7 @@ minute, as gateways do, so it does not wait as long. What a client sends to be l
 originals are opened as `entrance` says, private ones with the proxy's own credentials, for who is trusted here.
 """
 
+from collections import Counter
 from pathlib import Path
 
 from proxy.access import Caller
@@ -39,6 +40,7 @@ class PullThrough:
     ) -> None:
         self._resolve, self._mirror, self._originals, self._privacy = resolve, mirror, originals, privacy
         self._wait = wait
+        self.results = Counter[str]()  # manifests asked for, by what they came to
 
     async def manifest(self, repository: str, reference: str, caller: Caller) -> Manifest | Index | None:
         """Return the manifest for a name and a tag or digest; None where the name is no upstream's.
@@ -52,9 +54,11 @@ class PullThrough:
             return None
         asker = self._privacy.asker(caller)
         if original.digest is not None:
+            self.results["digest"] += 1
             return await self._originals.manifest(original, asker)
         request = ResolveRequest(image=str(original), wait_seconds=self._wait)
         answer = await self._resolve.resolve(request, asker)
+        self.results[answer.outcome.value] += 1
         if answer.outcome is Outcome.PATCHED:
             return await self._mirror.get_manifest(ImageRef.parse(answer.patched))
         if answer.outcome is Outcome.PENDING:

@@ -20,6 +20,7 @@ ago that it has it. Every answer says whether nodes are known to reach the mirro
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -114,12 +115,19 @@ class Resolve:
         self._mirror, self._records = mirror, records
         self._sources, self._patcher, self._publisher = sources, patcher, publisher
         self._settings, self._hold = settings, hold
+        self.lookups = Counter[tuple[str, str]]()  # records that were there (hit) or not (miss)
+        self.published: Callable[[Record, Phases], None] | None = None  # told of each patch that was made
         self._known: dict[str, Record] = {}
         self._failed: dict[str, _Failure] = {}
         self._flights: SingleFlight[str, Record] = SingleFlight()
         self._lanes: dict[str, Lane] = {}  # of the flights
         self._loads: SingleFlight[str, Record | None] = SingleFlight()
         self._witness = Witness(mirror, settings.mirror_ttl)
+
+    @property
+    def tag_lookups(self) -> Counter[str]:
+        """What tags and rights were known (hit) or had to be asked for (miss)."""
+        return self._entrance.lookups
 
     @property
     def running(self) -> int:
@@ -262,14 +270,20 @@ class Resolve:
         return ResolveResponse(outcome=Outcome.PENDING, image=str(wanted.image), source=source, reason=reason)
 
     async def _cached(self, wanted: _Wanted, deadline: float) -> Record | None:
-        record = self._known.get(wanted.work)
-        if record is None or not self._records.believes(record):
+        record = self._believed(self._known.get(wanted.work), "record_memory")
+        if record is None:
             what = f"has a result for {wanted.image}"
-            record = await answer_of_mirror(self._loads, wanted.work, lambda: self._load(wanted), deadline, what)
-            if record is None or not self._records.believes(record):
-                return None
-            _remember(self._known, wanted.work, record)
+            found = await answer_of_mirror(self._loads, wanted.work, lambda: self._load(wanted), deadline, what)
+            record = self._believed(found, "record_mirror")
+            if record is not None:
+                _remember(self._known, wanted.work, record)
         return record
+
+    def _believed(self, record: Record | None, layer: str) -> Record | None:
+        """Return the record that a cache held, if it is of a key that counts; counts the lookup."""
+        believed = record if record is not None and self._records.believes(record) else None
+        self.lookups[layer, "miss" if believed is None else "hit"] += 1
+        return believed
 
     async def _load(self, wanted: _Wanted) -> Record | None:
         try:
@@ -339,7 +353,10 @@ class Resolve:
                 platforms = present_platforms(top, platforms)
             result = await self._patcher.patch(top, target, platforms)
             record = describe(wanted.key, ref, result, phases, public=not wanted.private)
-            return await self._publisher.publish(wanted.name, record, result, phases)
+            held = await self._publisher.publish(wanted.name, record, result, phases)
+            if self.published is not None:
+                self.published(held, phases)
+            return held
 
 
 def _remember(memory: dict[K, V], key: K, value: V) -> None:

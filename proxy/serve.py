@@ -27,6 +27,15 @@ from proxy.derived import Derived
 from proxy.egress import Egress, EgressPolicy
 from proxy.entrance import Entrance, EntranceSettings
 from proxy.errors import AdmendError, MalformedInput, ResourceExhausted
+from proxy.figures import (
+    show_certificate,
+    show_fleet,
+    show_lookups,
+    show_mirror,
+    show_room,
+    show_ways_out,
+    show_workers,
+)
 from proxy.grants import GrantBook
 from proxy.kube.cluster import Cluster
 from proxy.kube.secrets import Secrets
@@ -158,6 +167,7 @@ class Proxy:
             max_index_age=config.sources.max_index_age,
             mirror_ttl=config.mirror_ttl,
         )
+        self.publisher = Publisher(self.mirror, records, self.keys, settings.policy_hash)
         return Resolve(
             entrance=self.entrance,
             privacy=self.privacy,
@@ -165,7 +175,7 @@ class Proxy:
             records=records,
             sources=engine.sources,
             patcher=engine.patcher,
-            publisher=Publisher(self.mirror, records, self.keys, settings.policy_hash),
+            publisher=self.publisher,
             settings=settings,
             hold=self.cluster_work.hold if self.cluster_work else lambda: "",
         )
@@ -192,28 +202,25 @@ class Proxy:
             wait = self.config.mirror.pull_wait
             through = PullThrough(self.resolve, self.mirror, self.originals, self.privacy, wait=wait)
         status = self.fleet.status if self.fleet else None
-        return Parts(
-            self.resolve, self.mirror, through, self.access, self._metrics(tls), self.privacy.rights, status=status
-        )
+        metrics, rights = self._metrics(through, tls), self.privacy.rights
+        return Parts(self.resolve, self.mirror, through, self.access, metrics, rights, status=status)
 
-    def _metrics(self, tls: ServingContext | None) -> Metrics:
-        engine, metrics, mirror, upkeep = self.engine, Metrics(), self.mirror, self.upkeep
-        metrics.gauge("jobs_queued", "Engine jobs that run or wait.", lambda: engine.pool.queued)
-        metrics.gauge("patches_running", "Resolves that are being worked on.", lambda: self.resolve.running)
-        metrics.gauge("cache_blob_bytes", "Pulled layers and packages.", lambda: engine.store.used)
-        metrics.gauge("cache_derived_bytes", "Scans, unpacked packages, indexes.", lambda: engine.derived.used)
-        text = "When mirror and cache were last cleaned up, in seconds since the epoch."
-        metrics.gauge("upkeep_success_timestamp_seconds", text, lambda: upkeep.succeeded)
-        if isinstance(mirror, EmbeddedMirror):
-            metrics.gauge("mirror_bytes", "Bytes in the mirror.", lambda: mirror.blobs.used)
-            metrics.gauge("mirror_limit_bytes", "Bytes that fit into the mirror.", lambda: mirror.blobs.max_bytes)
+    def _metrics(self, through: PullThrough | None, tls: ServingContext | None) -> Metrics:
+        engine, metrics = self.engine, Metrics()
+        self.resolve.published = metrics.observe_patch
+        show_workers(metrics, engine.pool)
+        show_room(metrics, engine.store, engine.derived)
+        show_lookups(metrics, self.resolve, engine.patcher, engine.packages, engine.sources)
+        show_ways_out(metrics, engine.egress, engine.source_egress)
+        show_mirror(metrics, self.mirror, self.publisher, through, self.upkeep)
+        if self.fleet is not None:
+            show_fleet(metrics, self.fleet)
         probe = self.cluster_work.probe if self.cluster_work else None
         if probe is not None:
             text = "1 while all nodes are known to reach the mirror, else 0: pods are not rewritten."
             metrics.gauge("mirror_proven", text, lambda: float(probe.proven))
         if tls is not None:
-            text = "When the serving certificate expires, in seconds since the epoch."
-            metrics.gauge("certificate_expiry_timestamp_seconds", text, tls.expiry)
+            show_certificate(metrics, tls)
         return metrics
 
     async def __aenter__(self) -> Self:

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from proxy.packages import fetch_into
 from proxy.pool import WorkerPool
 
 PAUSE = 30.0  # seconds; a source that does not answer is left alone for so long, while its old index serves
+RECENT = 3600.0  # seconds within which a source that was used counts as used
 MAX_STEPS = 32  # rounds of asking that one refresh may take
 
 
@@ -74,6 +76,9 @@ class Sources:
         self._states: dict[str, SourceState] = {}
         self._pauses: dict[str, float] = {}  # until when, of time.monotonic()
         self._flights: SingleFlight[str, SourceState] = SingleFlight()
+        self.lookups = Counter[str]()  # indexes that were young enough (hit) or were confirmed first (miss)
+        self.refreshes = Counter[str]()  # by what they came to
+        self._used: dict[str, float] = {}
         keys = {name: hashlib.sha256(ring).hexdigest() for name, ring in settings.keyrings.items()}
         self._trust = json.dumps([keys, EPOCH], sort_keys=True)
 
@@ -105,11 +110,20 @@ class Sources:
         known = self._states.get(key)
         if known is None or not mark_used(self._root / known.index.file):
             known = await asyncio.to_thread(self._load, key)
+        self._used[key] = time.monotonic()
         fresh = known is not None and is_recent(known.checked, datetime.now(UTC), self._refresh)
-        if known is not None and (fresh or time.monotonic() < self._pauses.get(key, 0.0)):
+        young = known is not None and (fresh or time.monotonic() < self._pauses.get(key, 0.0))
+        self.lookups["hit" if young else "miss"] += 1
+        if known is not None and young:
             self._states[key] = known
             return known
         return await self._flights.run(key, lambda: self._update(key, source, known))
+
+    def oldest_age(self) -> float:
+        """Return the seconds since the oldest confirmation of a source, of those used in the last hour."""
+        now, since = datetime.now(UTC), time.monotonic() - RECENT
+        used = [self._states[key] for key, when in self._used.items() if when > since and key in self._states]
+        return max(((now - state.checked).total_seconds() for state in used), default=0.0)
 
     async def _update(self, key: str, source: PackageSource, known: SourceState | None) -> SourceState:
         now = datetime.now(UTC)
@@ -117,11 +131,20 @@ class Sources:
             state = _not_older(await self._confirm(key, source, known, now), known)
         except UpstreamUnavailable:  # a mirror that lags counts as one that does not answer: what is newer stays
             if known is None or _expired(known, now):
+                self.refreshes["failed"] += 1
                 raise
+            self.refreshes["kept"] += 1
             self._pauses[key] = time.monotonic() + PAUSE
             state = replace(known, stale=not is_recent(known.checked, now, self._max_age))
             self._states[key] = state
             return state
+        except Unsupported:
+            self.refreshes["unsupported"] += 1
+            raise
+        except AdmendError:
+            self.refreshes["failed"] += 1
+            raise
+        self.refreshes["unchanged" if known is not None and state.index == known.index else "new"] += 1
         if self.admit_date is not None:
             await self.admit_date(source.label, state.index.date)
         self._states[key] = state

@@ -13,12 +13,12 @@ Every failure becomes the outcome `failed` with a reason: the webhook answers th
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from proxy.api import Outcome, ResolveRequest, ResolveResponse
-from proxy.errors import AdmendError, UpstreamUnavailable
+from proxy.errors import AdmendError, MalformedInput, UpstreamRefused, UpstreamUnavailable
 from webhook.channel import Channel
 from webhook.config import ProxyClientConfig
 from webhook.replicas import Lookup, Replica, Replicas, look_up
@@ -26,6 +26,8 @@ from webhook.replicas import Lookup, Replica, Replicas, look_up
 GRACE = 0.05  # seconds of the deadline that are kept to answer in
 HEDGE_SHARE = 0.3  # of the time
 
+
+_RESULTS = {UpstreamRefused: "refused", MalformedInput: "malformed"}
 
 Ask = Callable[[Replica, ResolveRequest, float], Coroutine[Any, Any, ResolveResponse]]
 
@@ -54,6 +56,7 @@ class ProxyResolver:
     def __init__(self, config: ProxyClientConfig, *, lookup: Lookup = look_up) -> None:
         self._channel = Channel(config)
         self._replicas = Replicas(config.urls, lookup=lookup)
+        self.results = Counter[str]()  # requests to proxies by what became of them
 
     async def close(self) -> None:
         """Close all connections."""
@@ -62,7 +65,7 @@ class ProxyResolver:
 
     async def resolve(self, request: ResolveRequest, deadline: float) -> ResolveResponse:
         """Ask one proxy after the other until one answers; see `Resolver`."""
-        round_ = _Round(self._replicas, self._channel.ask, request, deadline - GRACE)
+        round_ = _Round(self._replicas, self._channel.ask, request, deadline - GRACE, self.results)
         try:
             return await round_.run()
         finally:
@@ -72,8 +75,10 @@ class ProxyResolver:
 class _Round:
     """One question, and the replicas that are asked it."""
 
-    def __init__(self, replicas: Replicas, ask: Ask, request: ResolveRequest, end: float) -> None:
-        self._replicas, self._ask, self._request, self._end = replicas, ask, request, end
+    def __init__(
+        self, replicas: Replicas, ask: Ask, request: ResolveRequest, end: float, results: Counter[str]
+    ) -> None:
+        self._replicas, self._ask, self._request, self._end, self._results = replicas, ask, request, end, results
         self._running: dict[asyncio.Task[ResolveResponse], tuple[Replica, bool]] = {}  # and whether it is a hedge
         self._left: deque[Replica] = deque()  # those still to be asked
         self._again: list[Replica] = []  # those that broke off once
@@ -123,10 +128,12 @@ class _Round:
             answer = task.result()
         except (AdmendError, OSError) as error:
             self._fail(replica, str(error))
+            self._results[_RESULTS.get(type(error), "unavailable")] += 1
             if isinstance(error, UpstreamUnavailable) and error.retry_after is not None and replica not in self._again:
                 self._again.append(replica)
                 self._left.append(replica)
         else:
+            self._results["answered"] += 1
             self._replicas.succeeded(replica)
             if not hedge or answer.outcome not in {Outcome.PENDING, Outcome.FAILED}:
                 return answer
@@ -140,6 +147,7 @@ class _Round:
     def _give_up(self, seconds: float) -> ResolveResponse:
         for replica, _ in self._running.values():
             self._fail(replica, f"no answer within {seconds:.1f} s")
+            self._results["late"] += 1
         text = "the proxy gave no answer: " + "; ".join(self._reasons)
         if self._pending is not None:
             return self._pending.model_copy(update={"reason": text})

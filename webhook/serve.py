@@ -45,6 +45,8 @@ class Webhook:
         if tls is not None:
             text = "When the serving certificate expires, in seconds since the epoch."
             self.metrics.gauge("certificate_expiry_timestamp_seconds", text, tls.expiry)
+        self.metrics.show_audit(self.audit)
+        self.metrics.show_requests(lambda: self._resolver.results)
         known_clients = listen.tls is not None and listen.tls.client_ca_file is not None
         max_body = self.config.max_body_bytes
         app = make_app(self._admitter, self.metrics, self.health, max_body=max_body, known_clients=known_clients)

@@ -10,6 +10,7 @@ from functools import partial
 
 from aiohttp import web
 
+from certs.logs import UID
 from proxy.api import ErrorBody
 from proxy.errors import AdmendError, MalformedInput
 from webhook.admission import Admitter, parse_timeout
@@ -66,7 +67,9 @@ class _Routes:
             async with asyncio.timeout(seconds):
                 body = await request.read()
             review = parse_review(body)
-            decision = await self._admitter.admit(review, seconds - (time.perf_counter() - start), mode)
+            UID.set(review.uid)
+            with self._metrics.in_flight():
+                decision = await self._admitter.admit(review, seconds - (time.perf_counter() - start), mode)
         except (AdmendError, TimeoutError, web.HTTPRequestEntityTooLarge) as error:
             return self._refuse(*_explain(error))
         self._metrics.observe(review, decision, time.perf_counter() - start)

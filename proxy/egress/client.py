@@ -52,8 +52,8 @@ class Response:
 class StreamedResponse:
     """An answer whose body is still to come; valid inside the block that gave it."""
 
-    def __init__(self, response: httpx.Response, url: httpx.URL) -> None:
-        self._response = response
+    def __init__(self, response: httpx.Response, url: httpx.URL, moved: Counter[str]) -> None:
+        self._response, self._moved = response, moved
         self.status, self.headers = response.status_code, response.headers
         self.url, self.origin = show_url(url), origin_of(url)
 
@@ -64,6 +64,7 @@ class StreamedResponse:
         """
         try:
             async for piece in self._response.aiter_raw():
+                self._moved["received"] += len(piece)
                 yield piece
         except FAILURES as error:
             raise UpstreamUnavailable(f"{self.url}: the connection broke off ({_why(error)})") from error
@@ -89,6 +90,7 @@ class Egress:
 
     Attributes:
         requests: counts sent requests by host and status (0: no answer).
+        moved: counts the bytes of bodies, `received` and `sent`.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class Egress:
         credentials: Mapping[str, str] | None = None,
     ) -> None:
         self._credentials = [(parse_url(prefix), value) for prefix, value in (credentials or {}).items()]
-        self.policy, self.requests = policy, Counter[tuple[str, int]]()
+        self.policy, self.requests, self.moved = policy, Counter[tuple[str, int]](), Counter[str]()
         context = ssl.create_default_context()
         if policy.ca_file is not None:
             _add_authorities(context, policy)
@@ -175,7 +177,7 @@ class Egress:
         request = _Request(method, target, {**self._authorize(target), **(headers or {})}, content, purpose)
         response, final = await self._answer(request, Attempts(self.policy, monotonic(), attempts))
         try:
-            yield StreamedResponse(response, final)
+            yield StreamedResponse(response, final, self.moved)
         finally:
             await response.aclose()
 
@@ -271,7 +273,7 @@ class Egress:
         client = self._proxied if hop.purpose is Purpose.SOURCE and self._proxied else self._direct
         if client is self._proxied:
             self._check_literal(hop.url)
-        body = hop.content() if callable(hop.content) else hop.content
+        body = self._counted(hop.content)
         request = client.build_request(hop.method, hop.url, headers=hop.headers, content=body)
         status = 0
         try:
@@ -288,6 +290,19 @@ class Egress:
         finally:
             self._count(hop.url.netloc.decode(), status)
         return response
+
+    def _counted(self, content: Content) -> bytes | AsyncIterator[bytes] | None:
+        """Return a body for one attempt, its bytes counted as they go."""
+        if not callable(content):
+            self.moved["sent"] += len(content or b"")
+            return content
+
+        async def pieces() -> AsyncIterator[bytes]:
+            async for piece in content():
+                self.moved["sent"] += len(piece)
+                yield piece
+
+        return pieces()
 
     def _check_literal(self, url: httpx.URL) -> None:
         """Check an address written as such; names are resolved by the operator's proxy, out of our sight."""

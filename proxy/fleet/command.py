@@ -15,13 +15,13 @@ from pydantic import ValidationError
 
 from proxy.api import ErrorBody
 from proxy.errors import MalformedInput, TrustFailure, UpstreamRefused, UpstreamUnavailable, UsageError
+from proxy.fleet.judge import BEHIND
 from proxy.fleet.report import ContainerStatus, State, StatusReport, WorkloadStatus
 
 TIMEOUT = 30.0  # seconds
 MAX_ANSWER = 32 << 20  # bytes
 REFUSALS = frozenset({401, 403, 404})
 MINUTE, HOUR, DAY = 60, 3600, 86400
-BEHIND = (State.UNPATCHED, State.OUTDATED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ _PLAIN = {
     Outcome.FAILED: State.UNKNOWN,
 }
 
+BEHIND = frozenset({State.OUTDATED, State.UNPATCHED})
+
 Answers = Mapping[Question, ResolveResponse]
 
 
@@ -106,7 +108,7 @@ def _container(judged: Judged, now: datetime) -> ContainerStatus:
     use, answer = judged.use, judged.answer
     published = answer.published if answer else None
     running = max((each.created for each in use.instances), default=None) if judged.state is State.CURRENT else None
-    exposed = judged.state in {State.OUTDATED, State.UNPATCHED} and published is not None
+    exposed = judged.state in BEHIND and published is not None
     return ContainerStatus(
         container=use.container,
         image=use.question.image,
@@ -133,7 +135,7 @@ def _reason(judged: Judged) -> str:
     answer = judged.answer
     if answer is None:
         return "not looked at yet"
-    if judged.state in {State.OUTDATED, State.UNPATCHED} and answer.hold:
+    if judged.state in BEHIND and answer.hold:
         return f"held: {answer.hold}"
     if judged.state is State.OUTDATED and answer.outcome is Outcome.CLEAN:
         return "the tag names a newer original, which has nothing to fix"

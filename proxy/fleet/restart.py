@@ -10,7 +10,7 @@ server's to keep; every eviction is audited.
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -19,15 +19,13 @@ from proxy.api import ResolveResponse
 from proxy.audit import AuditEvent, AuditLog
 from proxy.config import RestartConfig
 from proxy.errors import AdmendError
-from proxy.fleet.judge import Judged
+from proxy.fleet.judge import BEHIND, Judged
 from proxy.fleet.pace import Pace
-from proxy.fleet.report import State
 from proxy.fleet.survey import Instance, Use, Workload
 from proxy.kube.cluster import Cluster
 from proxy.kube.evictions import Evicted, evict
 
 MADE_AGAIN = {("ReplicaSet", "apps/v1"), ("StatefulSet", "apps/v1"), ("DaemonSet", "apps/v1")}
-BEHIND = frozenset({State.OUTDATED, State.UNPATCHED})
 
 _log = logging.getLogger(__name__)
 
@@ -155,8 +153,3 @@ def choose(judged: Judged) -> list[Chosen]:
         and pod.controller is not None
         and (pod.controller.kind, pod.controller.api_version) in MADE_AGAIN
     ]
-
-
-def totals(restarts: Restarts | None) -> Mapping[str, int]:
-    """Return how many evictions came to what, for figures."""
-    return restarts.counts if restarts else {}
