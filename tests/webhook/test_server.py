@@ -54,7 +54,10 @@ async def test_pod_is_rewritten_over_https_and_the_log_says_so(folder: Path) -> 
     assert {"op": "replace", "path": "/spec/containers/0/image", "value": image} in edits
     (line,) = log.getvalue().splitlines()
     assert json.loads(line)["verdict"] == "rewrite"
-    assert 'admend_admissions_total{dry_run="false",operation="CREATE",verdict="rewrite"} 1.0\n' in metrics
+    assert (
+        'admend_admissions_total{dry_run="false",mode="permissive",operation="CREATE",verdict="rewrite"} 1.0\n'
+        in metrics
+    )
     assert 'admend_containers_total{outcome="patched",verdict="rewrite"} 1.0\n' in metrics
     assert 'admend_admission_seconds_bucket{le="+Inf"} 1.0\n' in metrics
     assert "admend_certificate_expiry_timestamp_seconds" in metrics
