@@ -87,15 +87,15 @@ class Replica:
         self.process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
         await answering(f"{self.url}/readyz", self.process)
 
-    async def kill(self) -> None:
-        """End it without a word, whatever it is doing, its start included."""
+    async def end(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End it by a signal, whatever it is doing, its start included; by default without a word."""
         if self.starting is not None:
             self.starting.cancel()
             await asyncio.gather(self.starting, return_exceptions=True)
         self.starting = None
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(signal.SIGKILL)
+                self.process.send_signal(number)
             await self.process.wait()
 
 
@@ -114,4 +114,4 @@ async def replicas(world: World, registry: str, keys: Path, count: int = 3) -> A
         yield started
     finally:
         for each in started:
-            await each.kill()
+            await each.end()

@@ -1,12 +1,13 @@
 """Many proxies over one mirror agree without locks, and killing any of them loses nothing.
 
 Each is a process of its own with caches of its own; the webhook is asked over TLS. A kill hits the replica that is
-working on an image, at a random moment of that work. `ADMEND_KILLS` says how many there are.
+working on an image, at a random moment of that work; some are orderly ends. `ADMEND_KILLS` says how many there are.
 """
 
 import asyncio
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -42,6 +43,7 @@ from webhook.serve import Webhook
 KILLS = int(os.environ.get("ADMEND_KILLS", "4"))
 DEADLINE = 10.0  # seconds, the API server's default
 PODS = 4  # of each new image
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)  # a crash, more often than an orderly end
 
 pytestmark = pytest.mark.parametrize("kind", ["own", pytest.param("docker-registry", marks=pytest.mark.interop)])
 
@@ -128,8 +130,8 @@ class Site:
         ranked = await self.webhook._resolver._replicas.order(image)
         return next(each for each in self.replicas if each.url == ranked[0].url)
 
-    async def admit_and_kill(self, seconds: float) -> None:
-        """Admit pods of a new image and of known ones; kill who works on the new one, start it again."""
+    async def admit_and_end(self, seconds: float, number: signal.Signals) -> None:
+        """Admit pods of a new image and of known ones; end who works on the new one, start it again."""
         known, new = self.images[-3:], self.world.add_image()
         self.images.append(new)
         victim = await self.first_of(new)
@@ -138,7 +140,7 @@ class Site:
         pods = [asyncio.create_task(self.admit(image)) for image in [new] * PODS + known]
         await asyncio.sleep(seconds)
         self.interrupted += any(not pod.done() for pod in pods)
-        await victim.kill()
+        await victim.end(number)
         victim.start()
         await asyncio.gather(*pods)
 
@@ -176,7 +178,7 @@ async def kill_and_look(site: Site, registry: str, chance: random.Random, marks:
         for number in range(KILLS):
             if number == KILLS // 2:
                 site.world.publish(FIXED_AGAIN, month=3)
-            await site.admit_and_kill(chance.uniform(0, site.longest))
+            await site.admit_and_end(chance.uniform(0, site.longest), chance.choice(SIGNALS))
             book = MarkBook(reader.mirror, reader.keys)
             await book._look()
             now = {source: date.isoformat() for source, date in book._marks.dates.items()}
