@@ -3,7 +3,8 @@
 Owns the addresses behind the configured URLs (a headless Service has one per replica; they are looked up off the event
 loop and kept when a look-up fails), the order for one image, and the memory of failures. Every webhook orders the
 replicas of an image alike (rendezvous hashing), so that its single flight and its caches are on one of them; one that
-is busier than the others steps back (bounded load), and one that failed is asked last until its pause is over.
+is busier than the others steps back (bounded load), but not for an image that it is working on, and one that failed is
+asked last until its pause is over.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import ipaddress
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -32,12 +34,14 @@ log = logging.getLogger(__name__)
 class Replica:
     """One proxy: `url` is where it is asked, `host` the name that its certificate must have.
 
-    `host` is empty where the URL itself says it.
+    `host` is empty where the URL itself says it. `outstanding` counts the questions under way, `works_on` those that it
+    may be working on, by what they are about.
     """
 
     url: str
     host: str = ""
     outstanding: int = 0
+    works_on: Counter[str] = field(default_factory=Counter)
     failures: int = 0
     rests_until: float = 0.0
 
@@ -80,7 +84,25 @@ class Replicas:
         now = self._clock()
         ranked = sorted(found, key=lambda each: hashlib.sha256(f"{each.url} {key}".encode()).digest())
         most = max(SPARE_LOAD, FAIR_SHARE * sum(each.outstanding for each in found) / max(1, len(found)))
-        return sorted(ranked, key=lambda each: (max(0.0, each.rests_until - now), each.outstanding >= most))
+
+        def rank(each: Replica) -> tuple[float, bool, bool]:
+            # What one is working on is not begun by another as well, however busy the one is.
+            return max(0.0, each.rests_until - now), not each.works_on[key], each.outstanding >= most
+
+        return sorted(ranked, key=rank)
+
+    def begin(self, replica: Replica, key: str, *, work: bool) -> Callable[[], None]:
+        """Take note that a replica is asked about `key`, for work or for what it knows; call the result at the end."""
+        replica.outstanding += 1
+        replica.works_on[key] += work
+
+        def end() -> None:
+            replica.outstanding -= 1
+            replica.works_on[key] -= work
+            if not replica.works_on[key]:
+                del replica.works_on[key]
+
+        return end
 
     def succeeded(self, replica: Replica) -> None:
         """Take note that a replica answered."""

@@ -116,9 +116,9 @@ class _Round:
         # A tag that must be asked anew is not answered from a cache: there the hedge is a question like the first.
         dry_run = self._request.dry_run or (hedge and not self._request.always)
         question = self._request.model_copy(update={"dry_run": dry_run})
-        replica.outstanding += 1
+        end = self._replicas.begin(replica, self._request.image, work=not question.dry_run)
         task = asyncio.create_task(self._ask(replica, question, self._end - time.monotonic()))
-        task.add_done_callback(lambda _: _release(replica))
+        task.add_done_callback(lambda _: end())
         self._running[task] = (replica, hedge)
 
     def _collect(self, task: asyncio.Task[ResolveResponse]) -> ResolveResponse | None:
@@ -158,7 +158,3 @@ class _Round:
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-
-
-def _release(replica: Replica) -> None:
-    replica.outstanding -= 1

@@ -18,7 +18,7 @@ from certs.store import FolderStore
 from proxy.api import Outcome, ResolveRequest
 from tests.webhook.table import answer
 from webhook.config import ProxyClientConfig
-from webhook.replicas import FIRST_PAUSE, LONGEST_PAUSE, LOOKUP_EVERY, Replicas
+from webhook.replicas import FIRST_PAUSE, LONGEST_PAUSE, LOOKUP_EVERY, Replica, Replicas
 from webhook.resolver import ProxyResolver
 
 NGINX = "docker.io/library/nginx:1.25"
@@ -240,3 +240,25 @@ async def test_a_tag_that_must_be_asked_anew_is_not_answered_from_a_cache(always
         await resolve(resolver, image, 0.8, always=always)
         assert other.asked == ({"full": 1} if always else {"dry": 1})
         await resolver.close()
+
+
+async def test_a_burst_of_pods_of_new_images_has_each_image_worked_on_by_one_replica() -> None:
+    servers = [Server(delay=0.3) for _ in range(3)]
+    async with serving(*servers) as urls:
+        resolver = ProxyResolver(ProxyClientConfig(urls=tuple(urls)))
+        replicas = resolver._replicas
+        begun: dict[str, set[str]] = {}
+        real = replicas.begin
+
+        def begin(replica: Replica, key: str, *, work: bool) -> Any:
+            begun.setdefault(key, set()).add(replica.url)
+            return real(replica, key, work=work)
+
+        replicas.begin = begin  # type: ignore[method-assign]
+        answers = await asyncio.gather(*(resolve(resolver, f"image{number % 20}") for number in range(200)))
+        await resolver.close()
+        assert {found.outcome for found in answers} == {Outcome.PATCHED}
+        assert all(len(each) == 1 for each in begun.values())
+        assert sum(server.asked["full"] for server in servers) == 200
+        assert all(server.asked["full"] for server in servers)
+        assert all(each.outstanding == 0 and not each.works_on for each in await replicas.order("image0"))
