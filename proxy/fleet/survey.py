@@ -135,9 +135,11 @@ class Surveyor:
         self._modes = {name: self._mode(name, given) for name, given in labels.items()}
 
     def _mode(self, name: str, labels: Mapping[str, str]) -> str:
-        """Return the mode of a namespace; empty where it takes no part."""
+        """Return the mode of a namespace; empty where it takes no part. A word that is none counts as no label."""
         chosen = self._selection
-        given = labels.get(chosen.label, "" if chosen.opt_in else "enabled")
+        given = labels.get(chosen.label, "")
+        if not chosen.opt_in and given not in {*OURS, "disabled"}:
+            given = "enabled"
         if given not in OURS or any(fnmatchcase(name, pattern) for pattern in chosen.exclude):
             return ""
         return chosen.default_mode if given == "enabled" else given

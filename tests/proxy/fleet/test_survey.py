@@ -84,6 +84,8 @@ async def test_what_a_pod_says_is_believed_where_names_agree(mirror, image, said
     [
         ({}, {}, False),
         ({"opt_in": False}, {}, True),
+        ({"opt_in": False}, {"admend.dev/admission": "typo"}, True),
+        ({"opt_in": False}, {"admend.dev/admission": "disabled"}, False),
         ({"opt_in": False, "exclude": ("sh*",)}, {}, False),
         ({}, {"admend.dev/admission": "enforce"}, True),
         ({}, {"admend.dev/admission": "disabled"}, False),
