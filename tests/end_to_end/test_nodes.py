@@ -1,4 +1,4 @@
-"""containerd pulls through the proxy as a node does: by its hosts.toml, with no webhook; all images are simulated."""
+"""containerd, and skopeo for CRI-O, pull through the proxy as nodes do, with no webhook; all images are simulated."""
 
 import asyncio
 import json
@@ -15,6 +15,8 @@ import pytest_asyncio
 from proxy.api import ResolveRequest
 from proxy.canary import CANARY, CanaryKeeper
 from proxy.config import ListenConfig, MirrorConfig
+from proxy.oci.digest import Digest
+from proxy.oci.reference import ImageRef
 from proxy.serve import Proxy
 from tests.end_to_end.tools import ToolFailed, free_port, run
 from tests.simulators.world import FIXED, RELEASED, World
@@ -167,3 +169,22 @@ async def test_the_canary_is_pulled_and_unpacked(site: Site) -> None:
         image = str(site.proxy.mirror.name_for(CANARY))
         await site.ctr("images", "pull", "--plain-http", "--snapshotter", "native", image)
         assert (await site.read(image, "wait"))[:4] == b"\x7fELF"
+
+
+async def test_cri_o_finds_the_way_by_registries_conf(site: Site, tmp_path: Path) -> None:
+    """CRI-O and podman pull with the library that skopeo pulls with."""
+    image = site.world.add_image()
+    place = site.proxy.mirror.name_for(ImageRef.parse(image)).name.rpartition("/team/")[0]
+    conf = tmp_path / "registries.conf"
+    conf.write_text(
+        f'[[registry]]\nlocation = "{site.world.upstream.host}"\ninsecure = true\n'
+        f'[[registry.mirror]]\nlocation = "{place}"\ninsecure = true\n'
+    )
+    pull = ("skopeo", "--registries-conf", conf, "copy", "--preserve-digests")
+    await run(*pull, f"docker://{image}", f"dir:{tmp_path / 'patched'}")
+    pulled = Digest.of((tmp_path / "patched" / "manifest.json").read_bytes())
+    assert str(pulled) == await site.patched(image)
+    name, _, tag = image.partition("/")[2].rpartition(":")
+    original = site.world.upstream.tags[name][tag]
+    await run(*pull, f"docker://{image.rpartition(':')[0]}@{original}", f"dir:{tmp_path / 'original'}")
+    assert Digest.of((tmp_path / "original" / "manifest.json").read_bytes()) == original
