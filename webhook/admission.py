@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from proxy.api import Outcome, ResolveRequest, ResolveResponse
 from proxy.audit import AuditLog
-from proxy.errors import AdmendError, TrustFailure
+from proxy.errors import AdmendError, TrustFailure, Unsupported
 from proxy.placement import platforms_of
 from webhook.answer import Checked, FollowedTrust, Trust, check_answer
 from webhook.config import Mode, WebhookConfig
@@ -89,7 +89,8 @@ class Admitter:
         answers = await self._resolve_all(request, pod, choices, deadline)  # (2)
         hold = next((answer.hold for answer, _ in answers.values() if answer.hold), "")
         stance = take_stance(pod, hold, mode, config.selection, config.enforce)
-        case = _Case(mode, stance, self._now(), request.dry_run)
+        secrets = None if request.old is None else frozenset(pod.pull_secrets)
+        case = _Case(mode, stance, self._now(), request.dry_run, secrets)
         findings = [self._judge(choice, answers, case) for choice in choices]  # (3)
         message = deny(findings)
         if message:  # (4)
@@ -127,6 +128,7 @@ class Admitter:
                 always=fresh,
                 namespace=pod.namespace,
                 pull_secrets=pod.pull_secrets,
+                service_account=pod.service_account,
             )
             for ask, fresh in always.items()
         }
@@ -156,6 +158,8 @@ class Admitter:
         try:
             checked = check_answer(answer, choice.reference, self._trust.current, case.now)
             verdict = self._decide(answer.outcome, choice, case)
+            if verdict is Verdict.REWRITE:
+                case.check_pull_secret(answer.pull_secret)
             if verdict is Verdict.PIN and checked.source is None:
                 raise TrustFailure("the proxy's answer names no digest that the image could be pinned to")
         except AdmendError as error:
@@ -189,6 +193,14 @@ class _Case:
     stance: Stance
     now: datetime
     dry_run: bool
+    secrets: frozenset[str] | None  # the pull secrets of a pod that is there already, which never change
+
+    def check_pull_secret(self, name: str) -> None:
+        """Raise Unsupported where the pod neither has the pull secret that an image needs nor can be given it."""
+        if self.secrets is None or name in {"", *self.secrets}:
+            return
+        what = f"the pod lacks the pull secret {name}, and a pod that is there is given no further ones"
+        raise Unsupported(f"{what}; make the pod anew")
 
 
 async def _timed(resolver: Resolver, question: ResolveRequest, deadline: float) -> tuple[ResolveResponse, float]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from certs.following import Followed
-from proxy.api import Outcome, ResolveResponse
+from proxy.api import MIRROR_SECRET, Outcome, ResolveResponse
 from proxy.errors import MalformedInput, TrustFailure, Unsupported
 from proxy.oci.digest import Digest
 from proxy.oci.naming import Naming
@@ -89,6 +89,8 @@ def check_answer(answer: ResolveResponse, reference: ImageRef, trust: Trust, now
         raise TrustFailure(f"the proxy named the patched image {patched.name}, but its place is {place.name}; refused")
     if source is None or source.digest is None:
         raise TrustFailure("the proxy's answer names no source digest for a patched image; refused")
+    if answer.pull_secret not in {"", MIRROR_SECRET}:
+        raise TrustFailure(f"the proxy named the pull secret {answer.pull_secret!r}, which is not its own; refused")
     key_id = _check_signature(answer, source, patched, trust, now)
     return Checked(source, patched, key_id)
 

@@ -17,7 +17,7 @@ from proxy.audit import AuditEvent
 from proxy.provenance import PROVENANCE, UNPATCHED, Provenance, parse_provenance, render_provenance
 from webhook.answer import Checked
 from webhook.config import Mode
-from webhook.pod import Edit, Pod, annotation_fits, edit_images, edit_map
+from webhook.pod import Edit, Pod, annotation_fits, edit_images, edit_map, edit_secrets
 from webhook.policy import Choice
 from webhook.review import AdmissionRequest
 from webhook.verdict import Verdict
@@ -80,7 +80,7 @@ def edit_pod(
 
     The annotation and the label say what admend did, whatever the pod's author wrote there; in an update, the entries
     of containers that did not change are those of the pod before it. The API server drops metadata changes that come
-    with ephemeral containers, so none are made.
+    with ephemeral containers, so none are made; a pod's list of pull secrets never changes after its creation.
     """
     images = edit_images((item.choice.container, item.image) for item in findings)
     if request.subresource:
@@ -91,7 +91,11 @@ def edit_pod(
         value, notes = None, (f"the annotation {PROVENANCE} is left out: the pod's annotations are full",)
     annotation = edit_map("/metadata/annotations", pod.annotations, PROVENANCE, value)
     label = edit_map("/metadata/labels", pod.labels, UNPATCHED, _unpatched(request, pod, findings))
-    return (*images, *annotation, *label), notes
+    secrets: tuple[Edit, ...] = ()
+    if request.old is None:
+        rewritten = [item.answer for item in findings if item.verdict is Verdict.REWRITE and item.answer]
+        secrets = edit_secrets(pod, (answer.pull_secret for answer in rewritten if answer.pull_secret))
+    return (*images, *secrets, *annotation, *label), notes
 
 
 def _provenance(pod: Pod, old: Pod | None, findings: Sequence[Finding]) -> dict[str, Provenance]:

@@ -1,7 +1,7 @@
 """A pod as far as admission is concerned: its images, and the edits that replace them.
 
 Owns the values `Pod`, `Container` and `Edit`. Pure: no IO, no policy. Edits touch container images, one annotation and
-one label, nothing else.
+one label, and of a new pod the list of pull secrets, nothing else.
 
 `proxy.provenance` has the names of annotations and labels; the label `admend.dev/unpatched` has the value `pending` or
 `failed`.
@@ -65,6 +65,7 @@ class Pod:
     """What admission reads of a pod; `annotations` and `labels` are None where the object has no such map.
 
     `architectures` are those that the pod's node selector and required affinity allow; empty means any.
+    `lists_secrets` says whether there is a list of pull secrets, be it empty.
     """
 
     name: str
@@ -78,6 +79,8 @@ class Pod:
     architectures: tuple[str, ...] = ()
     image_volumes: tuple[ImageVolume, ...] = ()
     pull_secrets: tuple[str, ...] = ()
+    lists_secrets: bool = False
+    service_account: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,16 @@ def edit_images(images: Iterable[tuple[Container, str]]) -> tuple[Edit, ...]:
         if image != container.image:
             edits += Edit("test", container.pointer, container.image), Edit("replace", container.pointer, image)
     return tuple(edits)
+
+
+def edit_secrets(pod: Pod, names: Iterable[str]) -> tuple[Edit, ...]:
+    """Return the edits that put pull secrets at the end of a pod's list, each unless it is there."""
+    missing = [{"name": name} for name in sorted(set(names) - set(pod.pull_secrets))]
+    if not missing:
+        return ()
+    if not pod.lists_secrets:
+        return (Edit("add", "/spec/imagePullSecrets", missing),)
+    return tuple(Edit("add", "/spec/imagePullSecrets/-", secret) for secret in missing)
 
 
 def edit_map(path: str, current: Mapping[str, str] | None, key: str, value: str | None) -> tuple[Edit, ...]:

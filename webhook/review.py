@@ -110,6 +110,7 @@ class _Spec(_Wire):
     affinity: Affinity | None = None
     os: _Os | None = None
     image_pull_secrets: list[_Secret] | None = None
+    service_account_name: Text = ""
 
 
 class _Pod(_Wire):
@@ -231,6 +232,8 @@ def _pod(wire: _Pod, request: _Request) -> Pod:
             ImageVolume(item.name, item.image.reference) for item in spec.volumes or () if item.image is not None
         ),
         pull_secrets=tuple(item.name for item in secrets if 0 < len(item.name) <= MAX_NAME)[:MAX_SECRETS],
+        lists_secrets=spec.image_pull_secrets is not None,
+        service_account=spec.service_account_name if len(spec.service_account_name) <= MAX_NAME else "",
     )
 
 

@@ -141,10 +141,14 @@ def apply_edits(document: Any, edits: Any) -> Any:
         parent = result
         for part in path:
             parent = parent[int(part)] if isinstance(parent, list) else parent[part]
+        if edit["op"] == "add":
+            if isinstance(parent, list):
+                parent.insert(len(parent) if last == "-" else int(last), edit["value"])
+            else:
+                parent[last] = edit["value"]
+            continue
         place: Any = int(last) if isinstance(parent, list) else last
-        if edit["op"] == "add" and isinstance(parent, dict):
-            parent[place] = edit["value"]
-        elif edit["op"] == "remove":
+        if edit["op"] == "remove":
             del parent[place]
         elif edit["op"] == "replace":
             assert parent[place] is not None
