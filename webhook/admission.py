@@ -21,7 +21,7 @@ from webhook.config import Mode, WebhookConfig
 from webhook.finding import Finding, Level, annotate, deny, edit_pod, report, warn
 from webhook.pod import Edit, Pod
 from webhook.policy import Choice, decide, find_notes, is_untouchable, select
-from webhook.resolver import Resolver, failed
+from webhook.resolver import Accept, Resolver, failed
 from webhook.review import AdmissionRequest, Decision
 from webhook.stance import Stance, take_stance
 from webhook.verdict import Verdict
@@ -134,7 +134,7 @@ class Admitter:
         }
         start = time.perf_counter()
         tasks = {
-            ask: asyncio.create_task(_timed(self._resolver, question, deadline))
+            ask: asyncio.create_task(_timed(self._resolver, question, deadline, self._accept(ask, choices)))
             for ask, question in list(questions.items())[:MAX_IMAGES]
         }
         try:
@@ -145,6 +145,16 @@ class Admitter:
                 task.cancel()
         late = 1000 * (time.perf_counter() - start)
         return {ask: _collect(question, tasks.get(ask), late) for ask, question in questions.items()}
+
+    def _accept(self, ask: str, choices: Sequence[Choice]) -> Accept:
+        """Return the check that an answer about `ask` holds for all containers that it is for."""
+        references = {choice.reference for choice in choices if choice.reference is not None and choice.ask == ask}
+
+        def accept(answer: ResolveResponse) -> None:
+            for reference in references:
+                check_answer(answer, reference, self._trust.current, self._now())
+
+        return accept
 
     def _judge(self, choice: Choice, answers: Answers, case: "_Case") -> Finding:
         """Return what the answer for one container comes to."""
@@ -203,9 +213,11 @@ class _Case:
         raise Unsupported(f"{what}; make the pod anew")
 
 
-async def _timed(resolver: Resolver, question: ResolveRequest, deadline: float) -> tuple[ResolveResponse, float]:
+async def _timed(
+    resolver: Resolver, question: ResolveRequest, deadline: float, accept: Accept
+) -> tuple[ResolveResponse, float]:
     start = time.perf_counter()
-    answer = await resolver.resolve(question, deadline)
+    answer = await resolver.resolve(question, deadline, accept)
     return answer, 1000 * (time.perf_counter() - start)
 
 

@@ -7,6 +7,7 @@ its place in the mirror, and a time that is not too long ago. Every refusal is a
 
 import base64
 import binascii
+import functools
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -20,6 +21,8 @@ from proxy.trust import VerifyKey, check_claim
 from proxy.trust.payload import parse_payload
 from proxy.trust.verify import find_key
 from webhook.config import TrustConfig
+
+KNOWN_SIGNATURES = 1024  # of about 1 KiB each; the images of a busy cluster come again and again
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ def _check_signature(answer: ResolveResponse, source: ImageRef, patched: ImageRe
         signature = base64.b64decode(answer.signature.signature, validate=True)
     except (binascii.Error, ValueError) as error:
         raise TrustFailure("the signature in the proxy's answer is not base64; refused") from error
-    key = find_key(payload, signature, trust.keys)
+    key = _find_key(payload, signature, trust.keys)
     try:
         claim = parse_payload(payload)
     except MalformedInput as error:
@@ -134,6 +137,12 @@ def _check_signature(answer: ResolveResponse, source: ImageRef, patched: ImageRe
         now=now,
     )
     return key.short_id
+
+
+@functools.lru_cache(maxsize=KNOWN_SIGNATURES)
+def _find_key(payload: bytes, signature: bytes, keys: tuple[VerifyKey, ...]) -> VerifyKey:
+    """Return the key that made a signature; what was found once is remembered, what failed is not."""
+    return find_key(payload, signature, keys)
 
 
 def _digest(ref: ImageRef) -> Digest:

@@ -6,7 +6,9 @@ Owns the `Resolver` protocol, and when which replica is asked (`channel` asks it
    asked once more, last: behind one address there may be several, or one that starts again.
 2. One that took the question and is silent for `HEDGE_SHARE` of the time is not waited for alone: the next is asked
    what it already knows (a dry run, which starts no second patch). What is settled there is the answer.
-3. When the time is over, a `pending` of the second is better than nothing.
+3. An answer that may not be used (`accept` says so) is kept for want of a better one, and the next replica is asked:
+   its key may be an old one, or its clock wrong.
+4. When the time is over, a `pending` of the second is better than nothing.
 
 Every failure becomes the outcome `failed` with a reason: the webhook answers the API server in any case.
 """
@@ -32,11 +34,21 @@ _RESULTS = {UpstreamRefused: "refused", MalformedInput: "malformed"}
 Ask = Callable[[Replica, ResolveRequest, float], Coroutine[Any, Any, ResolveResponse]]
 
 
+Accept = Callable[[ResolveResponse], object]
+
+
+def accept_all(_: ResolveResponse) -> None:
+    """Accept any answer."""
+
+
 class Resolver(Protocol):
     """Whatever turns an image into an outcome."""
 
-    async def resolve(self, request: ResolveRequest, deadline: float) -> ResolveResponse:
-        """Answer by `deadline` (of `time.monotonic()`); never raises but for cancellation."""
+    async def resolve(self, request: ResolveRequest, deadline: float, accept: Accept = accept_all) -> ResolveResponse:
+        """Answer by `deadline` (of `time.monotonic()`); never raises but for cancellation.
+
+        `accept` raises TrustFailure for an answer that may not be used; a better one is looked for then.
+        """
         ...
 
 
@@ -63,9 +75,10 @@ class ProxyResolver:
         await self._replicas.close()
         await self._channel.close()
 
-    async def resolve(self, request: ResolveRequest, deadline: float) -> ResolveResponse:
+    async def resolve(self, request: ResolveRequest, deadline: float, accept: Accept = accept_all) -> ResolveResponse:
         """Ask one proxy after the other until one answers; see `Resolver`."""
-        round_ = _Round(self._replicas, self._channel.ask, request, deadline - GRACE, self.results)
+        ask, end = self._channel.ask, deadline - GRACE
+        round_ = _Round(self._replicas, ask, request, end, results=self.results, accept=accept)
         try:
             return await round_.run()
         finally:
@@ -76,14 +89,23 @@ class _Round:
     """One question, and the replicas that are asked it."""
 
     def __init__(
-        self, replicas: Replicas, ask: Ask, request: ResolveRequest, end: float, results: Counter[str]
+        self,
+        replicas: Replicas,
+        ask: Ask,
+        request: ResolveRequest,
+        end: float,
+        *,
+        results: Counter[str],
+        accept: Accept,
     ) -> None:
-        self._replicas, self._ask, self._request, self._end, self._results = replicas, ask, request, end, results
+        self._replicas, self._ask, self._request, self._end = replicas, ask, request, end
+        self._results, self._accept = results, accept
         self._running: dict[asyncio.Task[ResolveResponse], tuple[Replica, bool]] = {}  # and whether it is a hedge
         self._left: deque[Replica] = deque()  # those still to be asked
         self._again: list[Replica] = []  # those that broke off once
         self._reasons: list[str] = []
         self._pending: ResolveResponse | None = None
+        self._refused: ResolveResponse | None = None  # an answer that may not be used
 
     async def run(self) -> ResolveResponse:
         """Return the first answer that holds, or at the end what is known."""
@@ -135,6 +157,12 @@ class _Round:
         else:
             self._results["answered"] += 1
             self._replicas.succeeded(replica)
+            try:
+                self._accept(answer)
+            except AdmendError as error:
+                self._reasons.append(f"{replica.url}: {error}")
+                self._refused = answer
+                return None
             if not hedge or answer.outcome not in {Outcome.PENDING, Outcome.FAILED}:
                 return answer
             self._pending = answer if answer.outcome is Outcome.PENDING else self._pending
@@ -151,6 +179,8 @@ class _Round:
         text = "the proxy gave no answer: " + "; ".join(self._reasons)
         if self._pending is not None:
             return self._pending.model_copy(update={"reason": text})
+        if self._refused is not None:
+            return self._refused  # who asks finds the same fault with it
         return failed(self._request.image, text)
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.faults.answers import DEADLINE, IMAGE, Admitted, admit_in_all_modes, webhook_before
-from tests.faults.proxies import FAULTS, Fault, Pki, failing, hang, still_at_work
+from tests.faults.proxies import FAULTS, Fault, Pki, changed, failing, hang, still_at_work
 from webhook.config import Mode
 
 
@@ -97,3 +97,28 @@ async def test_client_certificate_that_has_expired_is_named_though_the_proxy_jus
     own["client_key_file"] = str(pki.folder / "expired-client.key")
     answers = await admit_before(hang, pki, pki.serve("server", clients=True), proxy=own)
     check(answers, r"the connection broke off: .*; the webhook's own certificate .*expired-client\.crt expired at 20")
+
+
+GOOD = changed()
+UNTRUSTED = [name for name, (_, reason) in FAULTS.items() if reason.startswith("trust-failure")]
+
+
+@pytest.mark.parametrize("name", [*UNTRUSTED, "says 500", "sends no JSON", "closes in the midst of its answer"])
+async def test_one_bad_proxy_costs_nothing_while_another_is_good(name: str, pki: Pki) -> None:
+    fault, _ = FAULTS[name]
+    async with failing(fault, pki.serve("server")) as bad, failing(GOOD, pki.serve("server")) as good:
+        urls = [f"https://127.0.0.1:{bad.port}", f"https://127.0.0.1:{good.port}"]
+        for order in (urls, urls[::-1]):
+            async with webhook_before(order[0], pki.folder, proxy={"urls": order}) as (webhook, log):
+                answers = await admit_in_all_modes(webhook, log, pki.folder)
+            for mode, found in answers.items():
+                assert found.line["outcome"] == "patched", found.line["reason"]
+                assert found.line["verdict"] == ("would-rewrite" if mode is Mode.AUDIT else "rewrite")
+
+
+async def test_a_bad_and_a_dead_proxy_are_both_named_by_the_worse_of_the_two(pki: Pki) -> None:
+    fault, reason = FAULTS["is not who signed"]
+    async with failing(fault, pki.serve("server")) as bad:
+        urls = ["https://127.0.0.1:1", f"https://127.0.0.1:{bad.port}"]
+        async with webhook_before(urls[0], pki.folder, proxy={"urls": urls}) as (webhook, log):
+            check(await admit_in_all_modes(webhook, log, pki.folder), reason)

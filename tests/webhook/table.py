@@ -103,7 +103,7 @@ class TableResolver:
     )
     asked: list[ResolveRequest] = field(default_factory=list)
 
-    async def resolve(self, request: ResolveRequest, deadline: float) -> ResolveResponse:
+    async def resolve(self, request: ResolveRequest, deadline: float, accept: Any = None) -> ResolveResponse:
         self.asked.append(request)
         found = self.answers[request.image]
         if request.dry_run and found.outcome is Outcome.PENDING:

@@ -125,7 +125,7 @@ async def test_same_image_in_several_containers_is_asked_for_once_and_always_win
 class Hanging:
     """A resolver that never answers, and takes cancellation badly."""
 
-    async def resolve(self, request: ResolveRequest, deadline: float) -> ResolveResponse:
+    async def resolve(self, request: ResolveRequest, deadline: float, accept: Any = None) -> ResolveResponse:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -148,7 +148,7 @@ async def test_admission_ends_in_time_when_the_resolver_hangs(mode: str, *, allo
 
 async def test_one_slow_image_does_not_cost_the_others_their_answer() -> None:
     class Half(Hanging):
-        async def resolve(self, request: ResolveRequest, deadline: float) -> ResolveResponse:
+        async def resolve(self, request: ResolveRequest, deadline: float, accept: Any = None) -> ResolveResponse:
             if request.image == NGINX:
                 return answer(NGINX, Outcome.PATCHED)
             return await super().resolve(request, deadline)
