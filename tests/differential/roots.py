@@ -55,6 +55,24 @@ NEWER = (
     *("libtasn1-6", "libtinfo6", "libudev1", "libuuid1", "libzstd1", "login", "logsave", "mount", "ncurses-base"),
     *("ncurses-bin", "passwd", "perl-base", "procps", "sed", "tar", "util-linux", "zlib1g"),
 )
+# The smallest set of a release that its archive may have nothing newer for, as on the day of a point release.
+SMALLEST = (
+    *("apt", "base-files", "bash", "bsdutils", "coreutils", "dash", "debconf", "debianutils", "diffutils", "dpkg"),
+    *(
+        "findutils",
+        "grep",
+        "gzip",
+        "hostname",
+        "init-system-helpers",
+        "libapt-pkg7.0",
+        "libc-bin",
+        "libc6",
+        "libgcc-s1",
+    ),
+    *("liblzma5", "libpam-modules", "libpam-modules-bin", "libpam-runtime", "libpam0g", "libssl3t64", "libstdc++6"),
+    *("libsystemd0", "libudev1", "libzstd1", "login", "mawk", "mount", "ncurses-base", "ncurses-bin", "passwd"),
+    *("perl-base", "sed", "sysvinit-utils", "tar", "tzdata", "util-linux", "zlib1g"),
+)
 SERVICES = ("nginx", "curl", "python3", "perl", "ca-certificates", "tzdata", "libsystemd0", "libudev1", "openssl")
 
 
@@ -112,7 +130,7 @@ ROOTS = {
             owner=OWNED,
             version="12",
         ),
-        Root("trixie-minbase", "trixie", version="13"),
+        Root("trixie-minbase", "trixie", newer=SMALLEST, version="13"),
         Root("trixie-services", "trixie", (*SERVICES, "openjdk-21-jre-headless"), version="13"),
         Root("bullseye-minbase", "bullseye", version="11"),
         Root("bullseye-services", "bullseye", (*SERVICES, "openjdk-11-jre-headless"), version="11"),

@@ -1,6 +1,6 @@
 """What dpkg and dpkg-query say of the packages of the tree as it is: the questions that maintainer scripts ask.
 
-Owns `dpkg -s`, `-L`, `dpkg-query -W`, `-L`, `-l`, `dpkg-statoverride --list` and `dpkg-divert --truename`. Refuses any
+Owns `dpkg -s`, `-L`, `dpkg-query -W`, `-L`, `-l`, `dpkg-statoverride --list` and `dpkg-divert`'s questions. Refuses any
 other form with `NotReproduced`; changes nothing.
 Specification: dpkg(1), dpkg-query(1), dpkg-statoverride(1), dpkg-divert(1)
 """
@@ -136,22 +136,27 @@ def _override(call: Call) -> Verdict:
 
 
 def _divert(call: Call) -> Verdict:
-    """`dpkg-divert --truename PATH`, `--list PATH`, and diversions that are there, or not there, already."""
+    """What dpkg-divert says of one path, and diversions that are there, or not there, already."""
     words = [word for word in call.known() or () if word not in {"--quiet", "--rename", "--no-rename"}]
     lines = (call.stage.read(f"{ADMIN}/diversions") or b"").decode("utf-8", "surrogateescape").split("\n")
     diverted = {lines[at]: (lines[at + 1], lines[at + 2]) for at in range(0, len(lines) - 2, 3)}
-    if len(words) == 2 and words[0] in {"--truename", "--list"} and not set("*?[") & set(words[1]):  # noqa: PLR2004
-        there = diverted.get(words[1])
-        if words[0] == "--truename":
-            call.output(f"{there[0] if there else words[1]}\n")
-        else:
-            call.output(None if there else "")
-        return True
+    match words:
+        case ["--truename", path]:
+            call.output(f"{diverted[path][0] if path in diverted else path}\n")
+            return True
+        case ["--listpackage", path]:
+            by = diverted[path][1] if path in diverted else ""
+            call.output("LOCAL\n" if by == ":" else f"{by}\n" if by else "")
+            return True
+        case ["--list", path] if not set("*?[") & set(path):
+            call.output(None if path in diverted else "")
+            return True
     path = words[-1] if words else ""
     if "--remove" in words and path.startswith("/") and path not in diverted:
         return True
     told = dict(pairwise(words))
-    wanted = (told.get("--divert", f"{path}.distrib"), told.get("--package", ":"))
+    package = ":" if "--local" in words else told.get("--package", call.scene.package or ":")
+    wanted = (told.get("--divert", f"{path}.distrib"), package)
     return True if "--add" in words and diverted.get(path) == wanted else DOES
 
 

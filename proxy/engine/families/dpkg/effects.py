@@ -119,6 +119,7 @@ class _Walk(Walk):
         variables = {
             "DPKG_ROOT": "",
             "DPKG_ADMINDIR": "/var/lib/dpkg",
+            "DPKG_COLORS": "never",  # as apt says where there is no terminal
             "DPKG_MAINTSCRIPT_PACKAGE": scene.package,
             "DPKG_MAINTSCRIPT_NAME": scene.script,
             "DPKG_MAINTSCRIPT_ARCH": scene.arch or None,

@@ -145,6 +145,22 @@ def _mkdir(call: Call) -> Verdict:
     return truth
 
 
+def _install(call: Call) -> Verdict:
+    """`install -d FOLDER...`: the folders with all above them, mode 755; what is there gets that mode too."""
+    split = call.options("dv")
+    if split is None or "d" not in split[0] or not split[1] or not all(placed(path) for path in split[1]):
+        return DOES
+    for path in split[1]:
+        there = call.stage.follow(path)
+        if there is not None and there.kind is not Kind.DIR:
+            return False
+        if there is None:
+            call.stage.make_dir(path)
+        elif (there.mode, there.uid, there.gid) != (0o755, 0, 0):
+            return DOES
+    return True
+
+
 def _chmod(call: Call) -> Verdict:
     split = call.options("fv")
     words = None if split is None else split[1]
@@ -258,7 +274,7 @@ def _mktemp(call: Call) -> Verdict:
 
 
 FILE_COMMANDS: Mapping[str, Command] = {
-    "rm": _rm, "rmdir": _rmdir, "mv": _mv, "cp": _cp, "ln": _ln, "mkdir": _mkdir,
+    "rm": _rm, "rmdir": _rmdir, "mv": _mv, "cp": _cp, "ln": _ln, "mkdir": _mkdir, "install": _install,
     "chmod": _chmod, "chown": _chown, "chgrp": _chown, "touch": _touch,
     "mktemp": _mktemp,
 }  # fmt: skip

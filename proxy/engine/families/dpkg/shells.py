@@ -51,6 +51,8 @@ def run_update_shells(stage: Stage, arguments: Sequence[str]) -> bool:
     if set(arguments) - {"--verbose"}:
         raise NotReproduced(f"update-shells {' '.join(arguments)}")
     packaged = list(_packaged(stage))
+    if b'! hashset_contains "$PKG_SHELLS"' in (stage.read("usr/sbin/update-shells") or b""):  # Debian 13 on
+        packaged = list(dict.fromkeys(packaged))
     state = [name for line in _whole(stage, STATE) if (name := line.partition("#")[0])]
     source = SHELLS if stage.follow(SHELLS) is not None else TEMPLATE
     kept: list[str] = []

@@ -124,7 +124,8 @@ class Walk(ABC):
 
     def _alone(self, nodes: Sequence[Node]) -> bool | None:
         """Walk a subshell: what it sets is forgotten, what ends in it is only itself."""
-        variables, functions, arguments = dict(self._variables), dict(self._functions), self._arguments
+        variables, functions, arguments = self._variables, self._functions, self._arguments
+        self._variables, self._functions = dict(variables), dict(functions)
         try:
             return self.run(nodes)
         except Leaves:

@@ -163,12 +163,11 @@ class Words:
         return self._default(name, operator, word, found)
 
     def _default(self, name: str, operator: str, word: str, found: str | None) -> str | None:
-        other = self.value(word)
-        if operator in {"=", ":="} and found and name.isidentifier():
-            return found
         if operator in {"=", ":=", "?", ":?"}:
+            if found and name.isidentifier():
+                return found
             if found == "" and operator == ":=" and name.isidentifier():
-                self._variables[name] = other
+                self._variables[name] = other = self.value(word)
                 return other
             raise Runs(f"${{{name}{operator}{word}}}")
         if found is None:
@@ -176,7 +175,9 @@ class Words:
         has = found != "" if ":" in operator or not name.isdigit() else int(name) <= len(self._arguments)
         if not has and ":" not in operator and not name.isdigit():
             return None  # whether it is set at all is not kept
-        return (found if has else other) if "-" in operator else (other if has else "")
+        if has == ("-" in operator):
+            return found if has else ""
+        return self.value(word)
 
     def _variable(self, name: str) -> str | None:
         if name.isdigit() and name != "0":

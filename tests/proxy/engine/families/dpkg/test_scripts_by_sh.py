@@ -45,6 +45,19 @@ mkdir -p $R/srv/x/y
 mkdir -m 700 $R/srv/z
 [ -d $R/srv/z ] && touch $R/srv/z/t
 """,
+    "folders by install": r"""
+install -d $R/srv/x/y $R/srv/d
+install -d $R/etc/a || echo no > $R/etc/n
+""",
+    "values that are given where there is none": r"""
+name=; other=there
+: "${name:=$(basename $R/srv/given)}" "${other:=$(nothing-of-this-name)}"
+echo $name $other ${other=x} ${name:+set} ${none:-else} > $R/etc/n
+""",
+    "a colour for messages": r"""
+: "${DPKG_COLORS=auto}"
+if [ "$DPKG_COLORS" = always ]; then rm $R/etc/a; fi
+""",
     "modes": r"""
 chmod 600 $R/etc/a
 chmod u+x,go-r $R/etc/b

@@ -89,3 +89,15 @@ def test_real_folders_are_named_too_and_strange_names_refused() -> None:
     for call in (lambda: run_add_shell(stage, ["/bin/*"]), lambda: run_update_shells(stage, ["--root", "/x"])):
         with pytest.raises(NotReproduced):
             call()
+
+
+TWICE: dict[str, bytes | Link] = {**TREE, "usr/share/debianutils/shells.d/twice": b"/bin/dash\n/usr/bin/b.sh\n"}
+
+
+@pytest.mark.parametrize(
+    ("program", "counts"), [(b"hashset_contains", 2), (b'if ! hashset_contains "$PKG_SHELLS" "$line"; then', 1)]
+)
+def test_a_shell_that_two_packages_name_is_listed_as_often_as_the_program_does(program: bytes, counts: int) -> None:
+    stage = Stage(make_fs({**TWICE, "usr/sbin/update-shells": program}, lambda _: True))
+    assert run_update_shells(stage, [])
+    assert (stage.read("var/lib/shells.state") or b"").split(b"\n").count(b"/bin/dash") == counts
