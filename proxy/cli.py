@@ -1,4 +1,4 @@
-"""The command `admend`: patch, inspect, verify, status, proxy.
+"""The command `admend`: patch, inspect, verify, status, audit, proxy.
 
 Owns arguments, exit codes and what is printed. Exit codes: 0 patched or clean (the JSON says which), 1 failed, 2 usage
 (a wrong configuration included), 3 unsupported image. With `--json` exactly one document goes to standard output;
@@ -37,7 +37,7 @@ def _run_told(words: Sequence[str]) -> int:
         outcome = "unsupported" if code == EXIT_UNSUPPORTED else "failed"
         _show(json.dumps({"outcome": outcome, "error": problem.code, "reason": str(problem)}, indent=2))
     else:
-        print(f"admend: {problem}", file=sys.stderr)  # noqa: T201
+        _tell(str(problem))
     return code
 
 
@@ -104,6 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     verify.add_argument("--source", metavar="IMAGE", help="the original that it must have been made from")
     _add_common(verify)
     _add_status(commands.add_parser("status", help="show how the workloads of a cluster stand"))
+    _add_audit(commands.add_parser("audit", help="answer who, what, when and why out of audit lines"))
     proxy = commands.add_parser("proxy", help="run the patching proxy")
     proxy.add_argument("--config", type=Path, required=True, metavar="FILE")
     return parser
@@ -122,6 +123,37 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", action="append", default=[], help="only workloads in this state; may be given again")
     parser.add_argument("--exit-code", action="store_true", help="exit 1 when a pod runs without a patch that is there")
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+
+
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="audit files (also .gz), folders of them, - for standard input",
+    )
+    for name in ("since", "until"):
+        parser.add_argument(
+            f"--{name}", metavar="WHEN", help="2026-01-31T12:00:00Z, 2026-01-31, or an age: 90m, 2h, 7d"
+        )
+    for name, text in (
+        ("--namespace", "namespace of the pod"),
+        ("--pod", "the pod, or its owner as ReplicaSet/name"),
+        ("--image", "image, as the pod's author wrote it or as it was patched"),
+        ("--user", "who asked for the pod"),
+        ("--mode", "permissive, enforce, audit, restart"),
+        ("--verdict", "rewrite, pin, keep, deny, would-rewrite, ..."),
+        ("--outcome", "patched, clean, blocked, unsupported, pending, failed"),
+        ("--cve", "a CVE that the image's patch fixes"),
+        ("--package", "a package that moved or was left"),
+    ):
+        short = ("-n",) if name == "--namespace" else ()
+        parser.add_argument(
+            *short, name, action="append", default=[], metavar="PATTERN", help=f"{text}; may be given again"
+        )
+    parser.add_argument("--summary", action="store_true", help="show counts instead of lines")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line and nothing else")
 
 
 def _add_policy(parser: argparse.ArgumentParser) -> None:
@@ -181,6 +213,10 @@ def _run(options: argparse.Namespace) -> int:
         text, behind = run_status(options)
         _show(text)
         return EXIT_FAILED if behind and options.exit_code else EXIT_DONE
+    if options.command == "audit":
+        from proxy.audit.command import run_audit  # noqa: PLC0415
+
+        return EXIT_DONE if run_audit(options, _show, _tell) else EXIT_FAILED
     from proxy import command  # noqa: PLC0415
 
     config = load_settings(options.config, ProxyConfig) if options.config else None
@@ -189,12 +225,18 @@ def _run(options: argparse.Namespace) -> int:
     return answer.code
 
 
-def _show(text: str) -> None:
-    """Print to standard output; a reader that has gone away is no error of ours."""
+def _show(text: str) -> bool:
+    """Print to standard output; a reader that has gone away is no error of ours, but ends the matter (False)."""
     try:
         print(text, flush=True)  # noqa: T201 - the command's output
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
+def _tell(text: str) -> None:
+    print(f"admend: {text}", file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":
