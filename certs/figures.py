@@ -13,6 +13,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from certs.traces import RESULTS, Tracing
+
 PREFIX = "admend_"
 
 Counts = Mapping[tuple[str, ...], float]
@@ -45,6 +47,11 @@ class Figures:
     def levels(self, name: str, text: str, labels: Sequence[str], read: Callable[[], Counts]) -> None:
         """Show values that a part of the program knows, by their labels' values, when the figures are asked for."""
         self.registry.register(_Counts(PREFIX + name, text, labels, read, GaugeMetricFamily))
+
+    def show_spans(self, tracing: Tracing) -> None:
+        """Show what became of the spans of a process."""
+        text = "Spans by what became of them: made, sent, lost (the collector did not take them)."
+        self.counts("spans", text, ["result"], lambda: {(name,): tracing.counts[name] for name in RESULTS})
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return all figures and their content type, in the format that the Accept header asks for."""

@@ -1,11 +1,14 @@
 """Wall-clock time by phase of one patch: pull, index, sources, plan, packages, layer, push, sign.
 
-Owns the phases' names and their sums; tells whoever shows progress that one begins.
+Owns the phases' names and their sums; tells whoever shows progress that one begins, and makes each a span of the trace
+that the patch belongs to, if there is one.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from certs.traces import child_span, past_span
 
 PHASES = ("pull", "index", "sources", "plan", "packages", "layer", "push", "sign")
 Progress = Callable[[str], None]
@@ -33,10 +36,15 @@ class Phases:
         self.begin(name)
         start = time.perf_counter()
         try:
-            yield
+            with child_span(name):
+                yield
         finally:
-            self.add(name, start, time.perf_counter())
+            self._count(name, start, time.perf_counter())
 
     def add(self, name: str, start: float, end: float) -> None:
         """Add the time between two `perf_counter` readings to a phase."""
+        past_span(name, start, end)
+        self._count(name, start, end)
+
+    def _count(self, name: str, start: float, end: float) -> None:
         self.milliseconds[name] = self.milliseconds.get(name, 0.0) + 1000 * max(0.0, end - start)

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from certs.traces import child_span
 from proxy.api import Outcome, ResolveRequest, ResolveResponse
 from proxy.clocks import is_recent
 from proxy.codec import decode
@@ -345,6 +346,7 @@ class Resolve:
         source = RegistryImage(registry, ref, private=wanted.private)
         phases = Phases()
         with ExitStack() as keep:
+            keep.enter_context(child_span("patch")).set("container.image.name", str(ref))
             with phases.phase("pull"):
                 top = await source.get_manifest(wanted.digest)
             target = Target(source, wanted.image.name, phases, keep)

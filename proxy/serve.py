@@ -18,6 +18,7 @@ from aiohttp import web
 from certs.logs import start_logging
 from certs.serving import ServingContext
 from certs.settings import describe_listening
+from certs.traces import open_tracing
 from proxy.access import Access
 from proxy.blobs import BlobStore
 from proxy.clusterwork import ClusterWork
@@ -152,6 +153,7 @@ class Proxy:
         work = self.cluster_work
         self.fleet = work.add_fleet(self.resolve.resolve, self.keys, config.audit) if work else None
         self.upkeep.in_use = self.fleet.in_use if self.fleet else None
+        self.tracing = open_tracing(config.tracing, "admend-proxy")
         self.port = 0
         self._stack = AsyncExitStack()
 
@@ -203,11 +205,14 @@ class Proxy:
             through = PullThrough(self.resolve, self.mirror, self.originals, self.privacy, wait=wait)
         status = self.fleet.status if self.fleet else None
         metrics, rights = self._metrics(through, tls), self.privacy.rights
-        return Parts(self.resolve, self.mirror, through, self.access, metrics, rights, status=status)
+        return Parts(
+            self.resolve, self.mirror, through, self.access, metrics, rights, status=status, tracing=self.tracing
+        )
 
     def _metrics(self, through: PullThrough | None, tls: ServingContext | None) -> Metrics:
         engine, metrics = self.engine, Metrics()
         self.resolve.published = metrics.observe_patch
+        metrics.show_spans(self.tracing)
         show_workers(metrics, engine.pool)
         show_room(metrics, engine.store, engine.derived)
         show_lookups(metrics, self.resolve, engine.patcher, engine.packages, engine.sources)
@@ -233,6 +238,7 @@ class Proxy:
 
     async def _start(self) -> None:
         listen = self.config.listen
+        self._stack.push_async_callback(self.tracing.close)
         await self._stack.enter_async_context(self.engine)
         if self.cluster is not None:
             self._stack.callback(self.cluster.close)

@@ -6,11 +6,12 @@ token or password, a listed service account (see `access`).
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 from pydantic import ValidationError
 
+from certs.traces import TRACEPARENT, Tracing, tell_image
 from proxy.access import Access
 from proxy.api import ErrorBody, ResolveRequest
 from proxy.errors import AdmendError, UpstreamUnavailable
@@ -38,6 +39,7 @@ class Parts:
     metrics: Metrics
     rights: Rights | None = None
     status: Callable[[], Awaitable[StatusReport | None]] | None = None  # None: no pods are looked at
+    tracing: Tracing = field(default_factory=Tracing)
 
 
 def make_app(parts: Parts) -> web.Application:
@@ -73,7 +75,9 @@ class _Routes:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"]) or "body"
             return _problem(400, "malformed-input", f"{place}: {first['msg']}")
-        answer = await self._parts.resolve.resolve(body)
+        with self._parts.tracing.span("resolve", parent=request.headers.get(TRACEPARENT, "")) as span:
+            answer = await self._parts.resolve.resolve(body)
+            tell_image(span, body.image, answer.outcome, answer.reason)
         self._parts.metrics.observe(answer)
         return web.json_response(text=answer.model_dump_json())
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from certs.traces import child_span, tell_image
 from proxy.api import Outcome, ResolveRequest, ResolveResponse
 from proxy.audit import AuditLog
 from proxy.errors import AdmendError, TrustFailure, Unsupported
@@ -217,7 +218,9 @@ async def _timed(
     resolver: Resolver, question: ResolveRequest, deadline: float, accept: Accept
 ) -> tuple[ResolveResponse, float]:
     start = time.perf_counter()
-    answer = await resolver.resolve(question, deadline, accept)
+    with child_span("resolve", "client") as span:
+        answer = await resolver.resolve(question, deadline, accept)
+        tell_image(span, question.image, answer.outcome, answer.reason)
     return answer, 1000 * (time.perf_counter() - start)
 
 

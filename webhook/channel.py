@@ -8,6 +8,7 @@ token or both) and what is an answer. Follows no redirect, reads no environment,
 
 import os
 import ssl
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from certs.authority import is_expired, parse_certificates
 from certs.errors import CertificateError
 from certs.serving import client_context
+from certs.traces import TRACEPARENT, child_span
 from proxy.api import ErrorBody, ResolveRequest, ResolveResponse
 from proxy.errors import AdmendError, MalformedInput, UpstreamRefused, UpstreamUnavailable
 from webhook.config import ProxyClientConfig
@@ -66,10 +68,19 @@ class Channel:
         headers = {hdrs.CONTENT_TYPE: "application/json", **self._authorization()}
         if replica.host:
             headers[hdrs.HOST] = replica.host
+        with child_span("ask", "client") as span:
+            span.set("server.address", replica.url)
+            if span.header:
+                headers[TRACEPARENT] = span.header
+            return await self._post(replica, waiting, headers, left)
+
+    async def _post(
+        self, replica: Replica, request: ResolveRequest, headers: Mapping[str, str], left: float
+    ) -> ResolveResponse:
         try:
             async with self._session.post(
                 f"{replica.url}/v1/resolve",
-                data=waiting.model_dump_json().encode(),
+                data=request.model_dump_json().encode(),
                 headers=headers,
                 server_hostname=replica.host or None,
                 allow_redirects=False,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from certs.logs import TRACE_ID
 from proxy.api import Outcome, ResolveResponse
 from proxy.audit import AuditEvent
 from proxy.provenance import PROVENANCE, UNPATCHED, Provenance, parse_provenance, render_provenance
@@ -245,6 +246,7 @@ def report(request: AdmissionRequest, pod: Pod, item: Finding, mode: Mode, now: 
         verdict=item.verdict.value,
         key_id=item.checked.key_id if item.checked else "",
         milliseconds=item.milliseconds,
+        trace_id=TRACE_ID.get(),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Self
 from aiohttp import web
 
 from certs.serving import ServingContext
+from certs.traces import open_tracing
 from proxy.audit import AuditLog, open_audit
 from proxy.oci.naming import Naming
 from webhook.admission import MAX_TIMEOUT, Admitter
@@ -32,11 +33,13 @@ class Webhook:
         self.audit = log or open_audit(config.audit)
         self._admitter = Admitter(config, self._resolver, FollowedTrust(config.trust, naming), self.audit)
         self.metrics, self.health = Metrics(), Health()
+        self.tracing = open_tracing(config.tracing, "admend-webhook")
         self.port = 0
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         listen = self.config.listen
+        self._stack.push_async_callback(self.tracing.close)
         self._stack.push_async_callback(self.audit.close)
         self._stack.push_async_callback(self._resolver.close)
         tls = (
@@ -46,10 +49,18 @@ class Webhook:
             text = "When the serving certificate expires, in seconds since the epoch."
             self.metrics.gauge("certificate_expiry_timestamp_seconds", text, tls.expiry)
         self.metrics.show_audit(self.audit)
+        self.metrics.show_spans(self.tracing)
         self.metrics.show_requests(lambda: self._resolver.results)
         known_clients = listen.tls is not None and listen.tls.client_ca_file is not None
         max_body = self.config.max_body_bytes
-        app = make_app(self._admitter, self.metrics, self.health, max_body=max_body, known_clients=known_clients)
+        app = make_app(
+            self._admitter,
+            self.metrics,
+            self.health,
+            max_body=max_body,
+            known_clients=known_clients,
+            tracing=self.tracing,
+        )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=MAX_TIMEOUT)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)

@@ -11,12 +11,13 @@ from functools import partial
 from aiohttp import web
 
 from certs.logs import UID
+from certs.traces import TRACEPARENT, Span, Tracing
 from proxy.api import ErrorBody
 from proxy.errors import AdmendError, MalformedInput
 from webhook.admission import Admitter, parse_timeout
 from webhook.config import Mode
 from webhook.metrics import Metrics
-from webhook.review import parse_review, render_review
+from webhook.review import AdmissionRequest, Decision, parse_review, render_review
 
 JSON = "application/json"
 
@@ -29,7 +30,13 @@ class Health:
 
 
 def make_app(
-    admitter: Admitter, metrics: Metrics, health: Health, *, max_body: int, known_clients: bool = False
+    admitter: Admitter,
+    metrics: Metrics,
+    health: Health,
+    *,
+    max_body: int,
+    known_clients: bool = False,
+    tracing: Tracing | None = None,
 ) -> web.Application:
     """Return the application; nothing is started.
 
@@ -39,8 +46,9 @@ def make_app(
         health: says whether requests are taken.
         max_body: bytes of a review, at the most.
         known_clients: take reviews only over connections with a client certificate (which TLS has checked).
+        tracing: makes spans.
     """
-    routes = _Routes(admitter, metrics, health, known_clients=known_clients)
+    routes = _Routes(admitter, metrics, health, tracing or Tracing(), known_clients=known_clients)
     app = web.Application(client_max_size=max_body)
     app.router.add_post("/mutate", routes.mutate)
     for mode in Mode:
@@ -52,9 +60,11 @@ def make_app(
 
 
 class _Routes:
-    def __init__(self, admitter: Admitter, metrics: Metrics, health: Health, *, known_clients: bool) -> None:
+    def __init__(
+        self, admitter: Admitter, metrics: Metrics, health: Health, tracing: Tracing, *, known_clients: bool
+    ) -> None:
         self._admitter, self._metrics, self._health = admitter, metrics, health
-        self._known_clients = known_clients
+        self._tracing, self._known_clients = tracing, known_clients
 
     async def mutate(self, request: web.Request, mode: Mode | None = None) -> web.Response:
         start = time.perf_counter()
@@ -68,8 +78,10 @@ class _Routes:
                 body = await request.read()
             review = parse_review(body)
             UID.set(review.uid)
-            with self._metrics.in_flight():
+            parent = request.headers.get(TRACEPARENT, "")
+            with self._metrics.in_flight(), self._tracing.span("admit", parent=parent) as span:
                 decision = await self._admitter.admit(review, seconds - (time.perf_counter() - start), mode)
+                _tell(span, review, decision)
         except (AdmendError, TimeoutError, web.HTTPRequestEntityTooLarge) as error:
             return self._refuse(*_explain(error))
         self._metrics.observe(review, decision, time.perf_counter() - start)
@@ -90,6 +102,17 @@ class _Routes:
         return web.Response(
             status=status, text=ErrorBody(code=code, message=message).model_dump_json(), content_type=JSON
         )
+
+
+def _tell(span: Span, review: AdmissionRequest, decision: Decision) -> None:
+    """Say of a span what the admission was about and how it ended."""
+    span.set("admend.uid", review.uid)
+    if review.pod is not None:
+        span.set("k8s.namespace.name", review.pod.namespace)
+        span.set("k8s.pod.name", review.pod.name)
+    span.set("admend.verdicts", " ".join(sorted({event.verdict for event in decision.events})))
+    if not decision.allowed:
+        span.set("admend.denied", decision.message)
 
 
 def _explain(error: Exception) -> tuple[int, str, str]:
