@@ -9,7 +9,7 @@ from tests.support import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *(REPOSITORY / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md"))])
-COMING = {"metrics.md", "private-images.md", "security.md", "tracing.md"}  # being written
+COMING = {"metrics.md", "private-images.md", "security.md"}  # being written
 _CODE = re.compile(r"^(?:```.*?^```|    .*?)$", re.MULTILINE | re.DOTALL)
 _QUOTED = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
