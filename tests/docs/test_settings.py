@@ -1,15 +1,18 @@
 """Every setting that a page names is a value of the chart, or a key of a configuration file."""
 
 import re
+import textwrap
 from collections.abc import Iterator
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from certs.config import CertsConfig
 from proxy.config import ProxyConfig
 from tests.charts.values_page import VALUES_FILE, parse_values
 from tests.docs.test_links import PAGES
+from tests.support import REPOSITORY
 from webhook.config import WebhookConfig
 
 VALUES = {".".join(each.path) for each in parse_values(VALUES_FILE.read_text())}
@@ -47,3 +50,21 @@ def test_every_setting_that_a_page_names_exists(page):
 def test_a_setting_that_does_not_exist_is_found():
     assert unknown("`mirror.retain`, `enforce.held=deny`, `proxy.config.platforms: [linux/arm64]`") == set()
     assert unknown("`mirror.retian` or `webhook.replica`") == {"mirror.retian", "webhook.replica"}
+
+
+def examples(text: str) -> list[str]:
+    """Return the blocks of a page that are settings, by their first key."""
+    found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, re.MULTILINE)
+    blocks = [textwrap.dedent(block.strip("\n")) for block in found]
+    return [block for block in blocks if re.match(rf"(?:{'|'.join(SECTIONS)}):", block)]
+
+
+def test_the_settings_that_the_readme_shows_are_taken_by_the_proxy():
+    shown = examples((REPOSITORY / "README.md").read_text())
+    assert len(shown) > 1
+    settings: dict[str, object] = {}
+    for block in shown:
+        settings |= yaml.safe_load(block)
+    config = ProxyConfig.model_validate(settings)
+    assert config.sources.extra
+    assert config.mirror.reference == "mirror.example:5000"
