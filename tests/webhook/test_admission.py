@@ -1,5 +1,4 @@
 import asyncio
-import copy
 import json
 import time
 from datetime import timedelta
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.api import MIRROR_SECRET, Outcome, ResolveRequest, ResolveResponse
+from proxy.api import Outcome, ResolveRequest, ResolveResponse
 from proxy.oci.digest import Digest
 from proxy.oci.reference import ImageRef
 from proxy.provenance import PROVENANCE, UNPATCHED, parse_provenance
@@ -283,66 +282,6 @@ async def test_image_named_in_the_mirror_that_has_no_patch_is_pinned_to_its_orig
     document = review(f"{MIRROR}/docker.io/library/nginx:1.25")
     decision = await admit(document, table(Outcome.CLEAN))
     assert image_after(document, decision) == f"docker.io/library/nginx@{source_digest(NGINX)}"
-
-
-@pytest.mark.parametrize("had", [None, [], ["own"], ["own", MIRROR_SECRET]])
-async def test_new_pod_gets_the_pull_secret_that_its_image_needs_once(had: list[str] | None) -> None:
-    resolver = table(Outcome.PATCHED, pull_secret=MIRROR_SECRET)
-    document = review(NGINX, NGINX)
-    if had is not None:
-        document["request"]["object"]["spec"]["imagePullSecrets"] = [{"name": name} for name in had]
-    decision = await admit(document, resolver)
-    pod = apply_edits(document["request"]["object"], [edit.to_json() for edit in decision.edits])
-    names = [item["name"] for item in pod["spec"]["imagePullSecrets"]]
-    assert names == [*(name for name in had or () if name != MIRROR_SECRET), MIRROR_SECRET]
-    again = {**document, "request": {**document["request"], "object": pod}}
-    assert not any(edit.path.startswith("/spec") for edit in (await admit(again, resolver)).edits)
-
-
-@pytest.mark.parametrize("outcome", [Outcome.CLEAN, Outcome.PENDING])
-async def test_pod_that_keeps_its_image_gets_no_pull_secret(outcome: Outcome) -> None:
-    decision = await admit(review(NGINX), table(outcome, pull_secret=MIRROR_SECRET))
-    assert not any(edit.path.startswith("/spec/imagePullSecrets") for edit in decision.edits)
-
-
-async def test_pull_secret_of_another_name_is_refused() -> None:
-    decision = await admit(review(NGINX), table(Outcome.PATCHED, pull_secret="admin-token"), mode="enforce")
-    assert not decision.allowed
-    assert "admin-token" in decision.message
-
-
-@pytest.mark.parametrize("had", [[], [MIRROR_SECRET]])
-async def test_pod_that_is_there_is_only_given_an_image_that_its_pull_secrets_open(had: list[str]) -> None:
-    before = review("docker.io/library/httpd:2")
-    before["request"]["object"]["spec"]["imagePullSecrets"] = [{"name": name} for name in had]
-    document = update(before)
-    changed = copy.deepcopy(document["request"]["object"])
-    changed["spec"]["containers"][0]["image"] = NGINX
-    document["request"]["object"] = changed
-    log = StringIO()
-    admitter = make_admitter(table(Outcome.PATCHED, pull_secret=MIRROR_SECRET), log)
-    decision = await admitter.admit(parse_review(json.dumps(document).encode()), 10.0)
-    [line] = map(json.loads, log.getvalue().splitlines())
-    if had:
-        assert image_after(document, decision) == PATCHED
-    else:
-        assert decision.allowed
-        assert image_after(document, decision) == NGINX
-        assert (line["outcome"], line["verdict"]) == ("failed", "keep")
-        assert "make the pod anew" in line["reason"]
-
-
-async def test_proxy_is_told_whose_pull_secrets_may_open_the_original() -> None:
-    document = review(NGINX)
-    document["request"]["object"]["spec"] |= {"serviceAccountName": "shop", "imagePullSecrets": [{"name": "own"}]}
-    resolver = table(Outcome.PATCHED)
-    await admit(document, resolver)
-    [asked] = resolver.asked
-    assert (asked.namespace, asked.service_account, asked.pull_secrets) == (
-        document["request"]["namespace"],
-        "shop",
-        ("own",),
-    )
 
 
 async def test_dry_run_returns_the_edits_of_a_cached_result() -> None:
