@@ -44,7 +44,7 @@ class _Violation:
 
 
 @dataclass(slots=True)
-class _State:
+class State:
     """Packages by key, found by their names and what they provide."""
 
     packages: dict[str, Package]
@@ -112,7 +112,7 @@ class Closure:
         stuck: Mapping[str, str],
         addable: Addable | None = None,
     ) -> None:
-        self.start = _State({item.key: item.package for item in installed})
+        self.start = State({item.key: item.package for item in installed})
         self.movable, self.compare, self.stuck = dict(movable), compare, stuck
         self._addable = addable
         self.reasons: dict[str, str] = {}
@@ -171,7 +171,7 @@ class Closure:
             for key, package in self.start.packages.items()
         }
         packages |= {key: self.movable[key].package for key in sorted(self.moved - packages.keys())}
-        self.now = _State(packages)
+        self.now = State(packages)
 
     def _violations(self) -> Iterator[_Violation]:
         """(1) Yield what the final state violates and the image did not."""
@@ -191,7 +191,7 @@ class Closure:
                 yield self._conflict(owner, hit, constraint)
         yield from self._parted()
 
-    def _met(self, group: Group, owner: Package, state: _State) -> bool:
+    def _met(self, group: Group, owner: Package, state: State) -> bool:
         return any(next(state.holders(one, owner, self.compare), None) is not None for one in group)
 
     def _was_unmet(self, key: str, group: Group) -> bool:
@@ -215,7 +215,7 @@ class Closure:
             self._complete[key] = all(self._met(group, before, self.start) for group in groups)
         return self._complete[key]
 
-    def _hits(self, state: _State) -> Iterator[tuple[str, str, Constraint]]:
+    def _hits(self, state: State) -> Iterator[tuple[str, str, Constraint]]:
         """Yield (owner, hit, constraint) for every conflict of the state; no package conflicts with its own name."""
         for key, package in state.packages.items():
             if not package.conflicts:

@@ -89,17 +89,7 @@ def _read_rules(fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]) ->
     return _Rules(db.arch, recommends, preferences, _phased(fs, conf), fault, {})
 
 
-@contextmanager
-def choosing_additions(
-    fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]
-) -> Iterator[Callable[[str], Sequence[Candidate]]]:
-    """Give what finds, by a name, what apt would install for it of packages that are not: see `_Additions`."""
-    rules = _read_rules(fs, db, indexes)
-    with _opened(indexes) as readers:
-        yield _Additions(db, readers, rules).find
-
-
-class _Additions:
+class Additions:
     """The candidates of packages that are not installed, of the native architecture."""
 
     def __init__(self, db: InstalledDb, readers: Sequence[IndexReader], rules: _Rules) -> None:
@@ -107,12 +97,27 @@ class _Additions:
         self._installed = {item.package.name for item in db.packages}
         self._found: dict[str, tuple[Candidate, ...]] = {}
 
-    def find(self, name: str) -> Sequence[Candidate]:
+    def offers(self, package: Package) -> bool:
+        """Say whether a source has this very version of a package."""
+        return any(
+            (found.version, found.arch) == (package.version, package.arch)
+            for reader in self._readers
+            for found in reader.lookup(package.name)
+        )
+
+    def several(self, name: str) -> bool:
+        """Say whether there is no package `name`, and more than one that provides it: nothing is chosen then."""
+        return not self(name) and len(self._providers(name)) > 1
+
+    def _providers(self, name: str) -> set[str]:
+        return {package.name for reader in self._readers for package in reader.providers(name)}
+
+    def __call__(self, name: str) -> Sequence[Candidate]:
         """Return the candidate that is called `name`, or the only one that provides it."""
         if name not in self._found:
             found = [self._choose(name)] if name not in self._installed else []
             if not any(found):
-                providers = {package.name for reader in self._readers for package in reader.providers(name)}
+                providers = self._providers(name)
                 found = [self._choose(one) for one in providers - self._installed if len(providers) == 1]
             self._found[name] = tuple(candidate for candidate in found if candidate is not None)
         return self._found[name]
@@ -133,6 +138,14 @@ class _Additions:
         if not self._rules.recommends:
             candidate = replace(candidate, package=replace(candidate.package, recommends=()))
         return replace(candidate, blocked=self._rules.fault or _held_back(candidate.package, (), self._rules))
+
+
+@contextmanager
+def choosing_additions(fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]) -> Iterator[Additions]:
+    """Give what finds, by a name, what apt would install for it of packages that are not."""
+    rules = _read_rules(fs, db, indexes)
+    with _opened(indexes) as readers:
+        yield Additions(db, readers, rules)
 
 
 def package_file(index: PackageIndex, component: str) -> PackageFile:

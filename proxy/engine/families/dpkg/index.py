@@ -57,7 +57,18 @@ FORMS = (".gz", ".zst", ".xz", ".bz2", "")
 _URL_SAFE = "/+~:=@,!$&'()*;-._"
 _ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"  # zstd and nothing else, bounded and to its end
 _GZIP = 31  # zlib's window size that means a gzip header
-_KEPT_FIELDS = ("Component", "Multi-Arch", "Phased-Update-Percentage", "Filename", "Size", "SHA256")
+_KEPT_FIELDS = (
+    "Component",
+    "Multi-Arch",
+    "Phased-Update-Percentage",
+    "Filename",
+    "Size",
+    "SHA256",
+    "Priority",
+    "Essential",
+    "Protected",
+    "Important",
+)
 _FACTS = (
     "Origin",
     "Label",

@@ -10,7 +10,7 @@ Owns the judgement of one payload. Its effect is `none` (proven from the scripts
    places (see `record`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from proxy.engine.families.dpkg.chisel import read_manifest, why_not
 from proxy.engine.families.dpkg.conffiles import decide_simple_conffiles
@@ -27,10 +27,19 @@ from proxy.engine.tar import Kind
 from proxy.errors import MalformedInput
 
 
-def judge(fs: RootFS, db: DpkgDb, payload: Payload, *, apply_unknown: bool = False) -> Judgement:
+def judge(
+    fs: RootFS,
+    db: DpkgDb,
+    payload: Payload,
+    *,
+    apply_unknown: bool = False,
+    removed: Collection[str] = (),
+    unscripted: Collection[str] = (),
+) -> Judgement:
     """Judge one payload; the first reason against it counts.
 
-    With `apply_unknown` scripts and triggers that are not understood count as a note.
+    With `apply_unknown` scripts and triggers that are not understood count as a note. The packages `removed` (keys, each
+    of which can be) are gone then; of `unscripted` ones only the files are.
     """
     why = _why_not_added(db, payload)
     if why:
@@ -47,16 +56,39 @@ def judge(fs: RootFS, db: DpkgDb, payload: Payload, *, apply_unknown: bool = Fal
                 notes.append(finding.text)
             case Change():
                 effect = Effect.REPRODUCED
-    recording = Recording(fs, db, (payload,))
+    recording = Recording(fs, db, (payload,), unscripted, removed)
     try:
         recording.run()
     except NotRecordable as error:
         if not apply_unknown:
             return Judgement(Effect.UNKNOWN, str(error))
-        return _judge_unscripted(fs, db, payload, (*notes, f"applied without what its scripts do: {error}"))
-    if any(recording.touched.values()):
+        try:
+            Recording(fs, db, (payload,), {name, *unscripted}, removed).run()
+        except NotRecordable as worse:
+            return Judgement(Effect.UNKNOWN, str(worse))
+        return Judgement(Effect.UNKNOWN, "", (*notes, f"applied without what its scripts do: {error}"))
+    if recording.touched.get(name):
         effect = Effect.REPRODUCED
     return Judgement(effect, "", tuple(dict.fromkeys(notes)))
+
+
+def judge_removal(fs: RootFS, db: DpkgDb, key: str, *, apply_unknown: bool = False) -> Judgement:
+    """Judge the removal of one installed package, as `judge` does a payload."""
+    recording = Recording(fs, db, (), removed=(key,))
+    notes: tuple[str, ...] = ()
+    try:
+        recording.run()
+    except NotRecordable as error:
+        if not apply_unknown:
+            return Judgement(Effect.UNKNOWN, str(error))
+        notes = (f"removed without what its scripts do: {error}",)
+    if not notes:
+        return Judgement(Effect.REPRODUCED if any(recording.touched.values()) else Effect.NONE)
+    try:
+        Recording(fs, db, (), {key}, (key,)).run()
+    except NotRecordable as error:
+        return Judgement(Effect.UNKNOWN, str(error))
+    return Judgement(Effect.UNKNOWN, "", notes)
 
 
 def _why_not_added(db: DpkgDb, payload: Payload) -> str:
@@ -69,14 +101,6 @@ def _why_not_added(db: DpkgDb, payload: Payload) -> str:
     if any(stanza.get("Package") == name for stanza in db.stanzas):
         return "it was removed from the image, and its record is still there"
     return ""
-
-
-def _judge_unscripted(fs: RootFS, db: DpkgDb, payload: Payload, notes: tuple[str, ...]) -> Judgement:
-    try:
-        Recording(fs, db, (payload,), {db.record_of(payload.package).installed.key}).run()
-    except NotRecordable as error:
-        return Judgement(Effect.UNKNOWN, str(error))
-    return Judgement(Effect.UNKNOWN, "", notes)
 
 
 def _find_all(fs: RootFS, db: DpkgDb, payload: Payload) -> Iterator[Finding]:

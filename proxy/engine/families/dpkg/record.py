@@ -5,7 +5,8 @@ Every path goes through the image's own symlinks (``lib -> usr/lib``). What it c
 `judge` beforehand, or raises NotRecordable.
 
 For each payload, with its scripts before, between and after (see `scripts`): its paths (see `unpacking`), then the
-record, which is the stanza and `info/*`. All are unpacked before the first is configured. Packages of images that
+record, which is the stanza and `info/*`. All are unpacked before the first is configured. Packages that go are removed
+before that (see `removing`). Packages of images that
 no dpkg ever touched are done by `simple`.
 Format: dpkg(1), deb(5); https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md
 """
@@ -14,18 +15,21 @@ from bisect import insort
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from proxy.engine.closure import satisfies
 from proxy.engine.families.dpkg.archive import OWN_SUMS
 from proxy.engine.families.dpkg.chisel import read_manifest, render_manifest, renewed
 from proxy.engine.families.dpkg.database import INFO, MANIFEST, STATUS, DpkgDb, Form, Record, parse_md5sums
-from proxy.engine.families.dpkg.deb822 import Stanza, render_stanzas
+from proxy.engine.families.dpkg.deb822 import Stanza, parse_relations, parse_stanzas, render_stanzas
 from proxy.engine.families.dpkg.extendedstates import mark_automatic
 from proxy.engine.families.dpkg.filters import Filters, read_filters
+from proxy.engine.families.dpkg.removing import remove
 from proxy.engine.families.dpkg.scripts import Scripts, tell_triggered
 from proxy.engine.families.dpkg.simple import SimpleUpgrade
 from proxy.engine.families.dpkg.statusentry import render_status, retire_conffiles
 from proxy.engine.families.dpkg.triggers import Triggers
 from proxy.engine.families.dpkg.unpacking import Unpacked, Unpacking
-from proxy.engine.family import NotRecordable, Payload
+from proxy.engine.families.dpkg.version import compare_versions
+from proxy.engine.family import NotRecordable, Package, Payload
 from proxy.engine.layer import add_parents
 from proxy.engine.rootfs import RootFS
 from proxy.engine.stage import Misplaced, Stage
@@ -36,18 +40,30 @@ SCRIPTS = frozenset({"preinst", "postinst", "prerm", "postrm", "config"})
 
 
 def record_upgrade(
-    fs: RootFS, db: DpkgDb, payloads: Sequence[Payload], unscripted: Collection[str] = ()
+    fs: RootFS, db: DpkgDb, payloads: Sequence[Payload], unscripted: Collection[str] = (), removed: Collection[str] = ()
 ) -> tuple[Entry, ...]:
     """Return the entries of the patch layer, with the existing directories above them; raises NotRecordable."""
-    recording = Recording(fs, db.adding(payload.package for payload in payloads), payloads, unscripted)
+    db = db.adding(payload.package for payload in payloads)
+    recording = Recording(fs, db, payloads, unscripted, removed)
     recording.run()
     return add_parents(recording.stage.entries(), fs)
 
 
 class Recording:
-    """One upgrade in the making; `stage` is the tree as it is so far. Scripts of `unscripted` packages are left out."""
+    """One upgrade in the making; `stage` is the tree as it is so far.
 
-    def __init__(self, fs: RootFS, db: DpkgDb, payloads: Sequence[Payload], unscripted: Collection[str] = ()) -> None:
+    Scripts of `unscripted` packages are left out. The packages `removed` (keys) go first: apt removes a package before
+    it unpacks the one that must not be with it.
+    """
+
+    def __init__(
+        self,
+        fs: RootFS,
+        db: DpkgDb,
+        payloads: Sequence[Payload],
+        unscripted: Collection[str] = (),
+        removed: Collection[str] = (),
+    ) -> None:
         self._time = max((entry.mtime for payload in payloads for entry in payload.entries), default=0)
         self._fs, self._db = fs, db
         items = [(db.record_of(payload.package), payload) for payload in payloads]
@@ -59,6 +75,10 @@ class Recording:
         self._simple = SimpleUpgrade(self.stage, db, self._others, self._filters)
         self._stanzas: dict[str, Stanza] = {}  # that changed, by key
         self._triggers = Triggers(self.stage)
+        self._removed = [db.records[key] for key in sorted(removed)]
+        self._gone: set[str] = set()  # keys of packages that leave no record
+        self._unscripted = unscripted
+        self._touched: dict[str, int] = {}
         self._scripts = {
             record.installed.key: Scripts(self.stage, db, record, payload, self._triggers)
             for record, payload in self._items
@@ -68,11 +88,12 @@ class Recording:
     @property
     def touched(self) -> Mapping[str, int]:
         """How many changes the scripts of each package made, by key."""
-        return {key: scripts.changes for key, scripts in self._scripts.items()}
+        return {**self._touched, **{key: scripts.changes for key, scripts in self._scripts.items()}}
 
     def run(self) -> None:
         """Do all of it; raises NotRecordable."""
         _check_shared(self._items)
+        self._remove()
         for record, payload in self._items:
             scripts = self._scripts.get(record.installed.key)
             if scripts is not None:
@@ -84,21 +105,44 @@ class Recording:
             if scripts is not None:
                 scripts.after_unpacking()
         self._stanzas |= self._simple.unpack()
-        if self._stanzas:
-            known = {id(record.stanza): key for key, record in self._db.records.items()}
-            stanzas = [self._stanzas.get(known.get(id(stanza), ""), stanza) for stanza in self._db.stanzas]
-            for record, _ in self._items:
-                if not record.installed.package.version:  # dpkg keeps them in the order of their names
-                    insort(stanzas, self._stanzas[record.installed.key], key=lambda stanza: stanza.get("Package"))
-            self.stage.put(self._database_file(STATUS, render_stanzas(stanzas)))
-            added = [record.installed.key for record, _ in self._items if not record.installed.package.version]
-            mark_automatic(self.stage, added, self._db.arch)
+        if self._stanzas or self._gone:
+            self._write_status()
         for scripts in self._scripts.values():
             scripts.configure()
-        if self._scripts:
+        if self._scripts or self._removed:
             tell_triggered(self.stage, self._db, self._triggers)
         self._simple.finish()
         self._renew_manifest()
+
+    def _remove(self) -> None:
+        """Remove the packages that go, if what takes over from them must not be with them."""
+        for record in self._removed:
+            key, package = record.installed.key, record.installed.package
+            files = {self.stage.locate(path) for path in self._db.files(record) if not self.stage.is_dir(path)}
+            for other, payload in self._items:
+                takes = (entry for entry in payload.entries if entry.kind is not Kind.DIR)
+                if not _excludes(payload, package) and any(self.stage.locate(entry.path) in files for entry in takes):
+                    reason = f"it takes over files of {key}, which is removed, and could be with it"
+                    raise NotRecordable({other.installed.key: reason})
+            left = remove(self._unpacking, self._db, record, self._triggers, scripted=key not in self._unscripted)
+            self._touched[key] = left.changes
+            if left.stanza is None:
+                self._gone.add(key)
+            else:
+                self._stanzas[key] = left.stanza
+
+    def _write_status(self) -> None:
+        """Write the status file, and what apt knows of packages that were added or removed."""
+        known = {id(record.stanza): key for key, record in self._db.records.items()}
+        keys = [known.get(id(stanza), "") for stanza in self._db.stanzas]
+        kept = [(key, stanza) for key, stanza in zip(keys, self._db.stanzas, strict=True) if key not in self._gone]
+        stanzas = [self._stanzas.get(key, stanza) for key, stanza in kept]
+        added = [record.installed.key for record, _ in self._items if not record.installed.package.version]
+        for key in added:  # dpkg keeps them in the order of their names
+            insort(stanzas, self._stanzas[key], key=lambda stanza: stanza.get("Package"))
+        self.stage.put(self._database_file(STATUS, render_stanzas(stanzas)))
+        names = {record.installed.package.name for record in self._removed}
+        mark_automatic(self.stage, added, self._db.arch, names)
 
     def _renew_manifest(self) -> None:
         """Make chisel's manifest true again."""
@@ -145,6 +189,15 @@ class Recording:
         if there is None or there.kind is not Kind.FILE:
             return Entry(real, Kind.FILE, 0o644, 0, 0, self._time, len(data), "", data)
         return Entry(real, Kind.FILE, there.mode, there.uid, there.gid, self._time, len(data), "", data)
+
+
+def _excludes(payload: Payload, package: Package) -> bool:
+    """Say whether a package must not be with another one."""
+    where = f"{payload.package.name} control"
+    control = parse_stanzas(payload.control["control"], where)[0]
+    relations = (parse_relations(control.get(name), where=where) for name in ("Conflicts", "Breaks"))
+    constraints = (one for groups in relations for group in groups for one in group)
+    return any(satisfies(package, one, payload.package, compare_versions) for one in constraints)
 
 
 def _check_shared(items: Sequence[tuple[Record, Payload]]) -> None:

@@ -1,7 +1,7 @@
 """The maintainer scripts of one upgrade, each done to the stage with its arguments and at its moment.
 
 Owns which scripts run, with which arguments (Policy 6.6): old prerm and postrm with `upgrade`, new preinst and
-postinst. What a script does is found by `effects`.
+postinst; prerm and postrm with `remove` of a package that goes. What a script does is found by `effects`.
 Specification: Debian Policy 6.6, dpkg(1)
 """
 
@@ -113,6 +113,45 @@ class Scripts:
 
     def _new_sums(self) -> list[str]:
         return self._payload.control.get("md5sums", b"").decode("utf-8", "surrogateescape").split("\n")
+
+
+class LastScripts:
+    """The scripts of one package that is removed; both methods raise NotRecordable as those of `Scripts` do."""
+
+    def __init__(self, stage: Stage, db: DpkgDb, record: Record, triggers: Triggers) -> None:
+        self._stage, self._db, self._record, self._triggers = stage, db, record, triggers
+        self.changes = 0
+
+    def before(self) -> None:
+        """Do the prerm."""
+        self._run("prerm")
+
+    def after(self) -> None:
+        """Do the postrm."""
+        self._run("postrm")
+
+    def _run(self, name: str) -> None:
+        script = self._db.info(self._record, name)
+        if script is None:
+            return
+        key, package = self._record.installed.key, self._record.installed.package
+        scene = Scene(
+            self._stage,
+            name,
+            ("remove",),
+            package.name,
+            package.version,
+            lambda _: False,
+            self._db.arch,
+            {"DPKG_MAINTSCRIPT_ARCH": package.arch},
+            activate=lambda name: self._triggers.activate(name, key),
+            frontend=Frontend(self._stage, package.name),
+        )
+        before = self._stage.changes
+        unknown = run_script(script, scene)
+        self.changes += self._stage.changes - before
+        if unknown is not None:
+            raise NotRecordable({key: f"its {name} is not understood yet (line {unknown.line}: {unknown.what})"})
 
 
 def tell_triggered(stage: Stage, db: DpkgDb, triggers: Triggers) -> None:

@@ -32,7 +32,7 @@ class Triggers:
         self._pending.pop(package, None)
 
     def unpack(self, package: "Interested", old: bytes, new: bytes, paths: Iterable[str]) -> None:
-        """Do what unpacking a package does: its interests change, and its paths and directives activate.
+        """Do what unpacking or removing a package does: its interests change, and its paths and directives activate.
 
         Args:
             package: the package.
@@ -84,7 +84,7 @@ class Triggers:
         own = {f"{start}{known}" for known in package.names}
         kept = [found for found in lines if found.removesuffix("/noawait") not in own]
         kept += [f"{start}{line}"] if line is not None else []
-        if kept or (path == FILES and lines):
+        if kept:
             self._stage.write(path, "".join(f"{found}\n" for found in kept).encode("utf-8", "surrogateescape"))
         elif self._stage.get(path) is not None:
             self._stage.remove(path)

@@ -39,11 +39,16 @@ class Unpacked:
 
 
 class Unpacking:
-    """The state of an upgrade's unpacking: the tree, the lists, the conffiles and the versions of the moment."""
+    """The state of an upgrade's unpacking: the tree, the lists, the conffiles and the versions of the moment.
+
+    Attributes:
+        removed: the keys of packages that were removed; what they have in their lists is only left over.
+    """
 
     def __init__(self, stage: Stage, db: DpkgDb, filters: Filters) -> None:
         self._stage, self._db, self._filters = stage, db, filters
         self._owners = Ownership(db)
+        self.removed: set[str] = set()
         self._packages: dict[str, Package] = {}
         self._conffiles: dict[str, dict[str, tuple[str, str]]] = {}
 
@@ -192,7 +197,10 @@ class _Work:
             if other.name == self._name or diverter in {self._name, other.name}:
                 continue
             flags = self._state.conffiles(key).get(entry.path, ("", ""))[1]
-            if not shared and not self._is_replaced(other) and "obsolete" not in flags:
+            taken = (
+                shared or key in self._state.removed or "obsolete" in flags
+            )  # of a removed one only conffiles are left
+            if not taken and not self._is_replaced(other):
                 self._refuse(f"/{entry.path} belongs to {key}")
             self._lost.setdefault(key, set()).add(entry.path)
         there = self._stage.get(place)
@@ -269,7 +277,7 @@ class _Work:
         for key, lost in self._lost.items():
             rest = [path for path in self._state.ownership.listed(key) if path not in lost]
             own = {entry.path for entry in self._entries}
-            if all(path in own for path in rest):
+            if key not in self._state.removed and all(path in own for path in rest):
                 self._refuse(f"it takes over every file of {key}, which would disappear")
             self._state.ownership.put(key, rest)
             known = self._state.conffiles(key)

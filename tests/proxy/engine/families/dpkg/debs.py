@@ -45,7 +45,10 @@ class Deb:
         tree = folder / f"{self.name}_{self.version}_{self.arch}"
         (tree / "DEBIAN").mkdir(parents=True)
         for path, content in self.files.items():
-            _put(tree / path, content)
+            if path.endswith("/"):
+                (tree / path).mkdir(parents=True)
+            else:
+                _put(tree / path, content)
         for path, target in self.hardlinks.items():
             (tree / path).hardlink_to(tree / target)
         for path, mode in self.modes.items():
@@ -66,8 +69,6 @@ def _put(path: Path, content: bytes | Link) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, Link):
         path.symlink_to(content.target)
-    elif str(path).endswith("/"):
-        path.mkdir()
     else:
         path.write_bytes(content)
 

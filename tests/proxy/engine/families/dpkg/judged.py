@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from proxy.engine.families.dpkg.database import open_database
-from proxy.engine.families.dpkg.judge import judge
+from proxy.engine.families.dpkg.judge import judge, judge_removal
 from proxy.engine.families.dpkg.record import record_upgrade
 from proxy.engine.family import NotRecordable, Payload
 from proxy.engine.rootfs import RootFS
@@ -35,20 +35,26 @@ def conffiles(*paths: str) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class Case:
-    """An upgrade: what is installed, what its owner does to the tree, and what comes."""
+    """An upgrade: what is installed, what its owner does to the tree, what comes, and (by name) what goes before that."""
 
     old: Sequence[Deb]
     new: Sequence[Deb]
     owner: Callable[[Path], None] = lambda _root: None
     before: Callable[[Path], None] = lambda _root: None
     options: Sequence[str] = field(default_factory=tuple)
+    removed: Sequence[str] = ()
 
 
 def judged(tmp_path: Path, case: Case) -> Tree:
     """Do the upgrade both ways and hold the trees against each other; return what they have in common."""
     root, ours, built = prepare(tmp_path, case)
+    if case.removed:
+        words = (*CHROOTLESS, *case.options, "--no-triggers", "--force-depends", "--remove", *case.removed)
+        run("dpkg", f"--root={root}", "--log=/dev/null", *words)
     install(root, *built, options=(*CHROOTLESS, *case.options))
-    reason = patch(ours, case.new, built)
+    if case.removed:
+        run("dpkg", f"--root={root}", "--log=/dev/null", *CHROOTLESS, "--configure", "--pending")
+    reason = patch(ours, case.new, built, case.removed)
     assert not reason, reason
     expected, found = tree_of(root), tree_of(ours)
     assert found == expected, "\n".join(
@@ -64,7 +70,7 @@ def refused(tmp_path: Path, case: Case) -> str:
     """Return why the upgrade is not recorded; the tree stays as it was."""
     _, ours, built = prepare(tmp_path, case)
     before = tree_of(ours)
-    reason = patch(ours, case.new, built)
+    reason = patch(ours, case.new, built, case.removed)
     assert tree_of(ours) == before
     return reason
 
@@ -87,7 +93,7 @@ def _build(deb: Deb, folder: Path) -> Path:
     return deb.build(folder / deb.arch, "none")
 
 
-def patch(root: Path, debs: Sequence[Deb], built: Sequence[Path]) -> str:
+def patch(root: Path, debs: Sequence[Deb], built: Sequence[Path], removed: Sequence[str] = ()) -> str:
     """Do with the tree `root` what one patch layer for all packages says; return why not, if it is unsupported."""
     fs = open_tree(root)
     db = open_database(fs)
@@ -98,12 +104,16 @@ def patch(root: Path, debs: Sequence[Deb], built: Sequence[Path]) -> str:
         payload, spool = unpack(deb, path)
         payloads.append(Payload(payload.package, payload.control, tuple(_moved(payload.entries, len(whole)))))
         whole += spool
+    for key in removed:
+        reason = judge_removal(fs, db, key).reason
+        if reason:
+            return reason
     for payload in payloads:
-        reason = judge(fs, db, payload).reason
+        reason = judge(fs, db, payload, removed=removed).reason
         if reason:
             return reason
     try:
-        entries = record_upgrade(fs, db, payloads)
+        entries = record_upgrade(fs, db, payloads, removed=removed)
     except NotRecordable as error:
         return str(error)
     apply(root, [_held(fs, entry) for entry in entries], whole)
