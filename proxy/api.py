@@ -42,9 +42,10 @@ MOVED = "upgraded; "
 class UpgradeInfo(Wire):
     """One package that moved: `from` and `to` are versions as the package manager writes them.
 
-    `from` is empty for a package that was added because another one newly needs it.
+    `from` is empty for a package that was added because another one newly needs it, `to` for one that was removed
+    because an upgrade must not be with it.
     `effect` says what its maintainer scripts came to: ``none``, ``reproduced`` or (they were left out because policy
-    says so) ``unknown``; empty where that was not judged.
+    says so) ``unknown``; empty where that was not judged. `reason` says why one was removed.
     """
 
     package: str
@@ -52,6 +53,7 @@ class UpgradeInfo(Wire):
     to_version: str = Field(alias="to")
     source: str = ""
     effect: str = ""
+    reason: Annotated[str, AfterValidator(make_printable)] = ""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
 

@@ -160,8 +160,9 @@ def _add_policy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scope", choices=("all", "security"), help="every upgrade, or those of security sources")
     parser.add_argument(
         "--transitions",
-        choices=("none", "new"),
-        help="add nothing, or the packages that upgrades newly need, as apt-get upgrade --with-new-pkgs does",
+        choices=("none", "new", "full"),
+        help="add nothing; or what upgrades newly need, as apt-get upgrade --with-new-pkgs does; or also remove what"
+        " they must not be with, as apt-get dist-upgrade does",
     )
     parser.add_argument(
         "--unknown-scripts",

@@ -197,13 +197,14 @@ class PolicyConfig(Section):
 
     `unknown_scripts` says what happens to packages whose maintainer scripts are not understood: they stay (`skip`), or
     only their files and database move, with a note that names what is left out (`apply`). `allow_transitions: new`
-    lets upgrades bring packages along that they newly need, as `apt-get upgrade --with-new-pkgs` does.
+    lets upgrades bring packages along that they newly need, as `apt-get upgrade --with-new-pkgs` does; `full` lets them
+    also remove packages that they must not be with, as `apt-get dist-upgrade` does.
     """
 
     scope: Literal["all", "security"] = "all"
     exclude: tuple[str, ...] = ()  # package names that never move
     unknown_scripts: Literal["skip", "apply"] = "skip"
-    allow_transitions: Literal["none", "new"] = "none"
+    allow_transitions: Literal["none", "new", "full"] = "none"
     compression: Literal["auto", "gzip", "zstd"] = "auto"
 
 

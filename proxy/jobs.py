@@ -49,7 +49,7 @@ from proxy.growing import GrowingFile, Stalled
 from proxy.payloads import parse_payload, render_payload
 from proxy.spans import SpanReader, read_span
 
-EPOCH = f"4-{COMPRESSION_EPOCH}"
+EPOCH = f"5-{COMPRESSION_EPOCH}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +206,18 @@ def plan(*, root: str, layers: Any, indexes: Any, policy: Any, excluded: Mapping
     candidates = image.family.candidates(image.fs, image.db, opened)
     wanted = decode(PlanPolicy, policy, "policy")
     with ExitStack() as stack:
-        addable = None
-        if wanted.transitions == "new":
-            addable = stack.enter_context(image.family.additions(image.fs, image.db, opened))
-        found = plan_upgrades(image.db.packages, candidates, image.family.compare, wanted, excluded, addable=addable)
+        market = None
+        if wanted.transitions != "none":
+            market = stack.enter_context(image.family.additions(image.fs, image.db, opened))
+        found = plan_upgrades(
+            image.db.packages,
+            candidates,
+            image.family.compare,
+            wanted,
+            excluded,
+            addable=market,
+            market=market if wanted.transitions == "full" else None,
+        )
     return encode(found)
 
 
@@ -234,8 +242,9 @@ def build(
     docker: bool,
     check_only: bool,
     apply_unknown: bool = False,
+    removals: Sequence[str] = (),
 ) -> Any:
-    """Write the patch layer for the unpacked `payloads` (package key -> name) to the file `out`.
+    """Write the patch layer for the unpacked `payloads` (package key -> name) and the `removals` (keys) to `out`.
 
     With `check_only` nothing is written: the answer says only what cannot be recorded faithfully. With `apply_unknown`
     packages whose scripts are not understood are recorded without them.
@@ -243,13 +252,20 @@ def build(
     files = decode(tuple[LayerFile, ...], layers, "layers")
     image = _open_image(root, files)
     unpacked = {key: _load_payload(root, name) for key, name in payloads.items()}
-    judged = Built(judgements={key: _judge(root, files, name, apply_unknown) for key, name in payloads.items()})
+    judged = Built(judgements={key: _judge_removal(root, files, key, apply_unknown) for key in removals})
+    if judged.unsupported:
+        return encode(judged)
+    gone = frozenset(removals)
+    bare = frozenset(key for key in gone if judged.judgements[key].effect is Effect.UNKNOWN)
+    found = {key: _judge(root, files, name, apply_unknown, gone, bare) for key, name in payloads.items()}
+    judged = Built(judgements={**judged.judgements, **found})
     if judged.unsupported:
         return encode(judged)
     try:
         unscripted = {key for key, found in judged.judgements.items() if found.effect is Effect.UNKNOWN}
-        entries = image.family.record(image.fs, image.db, tuple(unpacked.values()), unscripted=unscripted)
-        refuse_broken(image.fs, image.db, unpacked, entries)
+        payloads_ = tuple(unpacked.values())
+        entries = image.family.record(image.fs, image.db, payloads_, unscripted=unscripted, removed=gone)
+        refuse_broken(image.fs, image.db, unpacked, entries, gone)
     except NotRecordable as error:
         reasons = {key: Judgement(Effect.UNKNOWN, f"{key}: {reason}") for key, reason in error.reasons.items()}
         return encode(Built(judgements={**judged.judgements, **reasons}))
@@ -263,7 +279,7 @@ def build(
             media="docker" if docker else "oci",
             read_span=spans.chunks,
         )
-    for kept in (_open_image, _load_payload, _judge):
+    for kept in (_open_image, _load_payload, _judge, _judge_removal):
         kept.cache_clear()
     return encode(Built(layer, judged.judgements))
 
@@ -290,6 +306,7 @@ def _open_image(root: str, layers: tuple[LayerFile, ...]) -> Image:
     """Open an image once for the jobs of one patch, which prefer the same worker; what was kept of another goes."""
     _load_payload.cache_clear()
     _judge.cache_clear()
+    _judge_removal.cache_clear()
     indexes = [LayerIndex.parse((Path(root) / f"{layer.name}.index").read_bytes()) for layer in layers]
     fs = RootFS(indexes, partial(read_span, root), partial(_read_again, layers), partial(_outline_again, layers))
     for family in FAMILIES:
@@ -306,10 +323,31 @@ def _load_payload(root: str, name: str) -> Payload:
 
 
 @lru_cache(maxsize=256)
-def _judge(root: str, layers: tuple[LayerFile, ...], name: str, apply_unknown: bool) -> Judgement:
+def _judge(  # noqa: PLR0917 - what the answer depends on
+    root: str,
+    layers: tuple[LayerFile, ...],
+    name: str,
+    apply_unknown: bool,
+    removed: frozenset[str],
+    unscripted: frozenset[str],
+) -> Judgement:
     """Say, once for the builds of one patch, whether a payload can be recorded faithfully."""
     image = _open_image(root, layers)
-    return image.family.judge(image.fs, image.db, _load_payload(root, name), apply_unknown=apply_unknown)
+    return image.family.judge(
+        image.fs,
+        image.db,
+        _load_payload(root, name),
+        apply_unknown=apply_unknown,
+        removed=removed,
+        unscripted=unscripted,
+    )
+
+
+@lru_cache(maxsize=256)
+def _judge_removal(root: str, layers: tuple[LayerFile, ...], key: str, apply_unknown: bool) -> Judgement:
+    """Say, once for the builds of one patch, whether a removal can be recorded faithfully."""
+    image = _open_image(root, layers)
+    return image.family.judge_removal(image.fs, image.db, key, apply_unknown=apply_unknown)
 
 
 def _read_again(layers: Sequence[LayerFile], place: int, paths: set[str]) -> dict[str, bytes]:

@@ -214,7 +214,8 @@ class Patcher:
                 excluded |= absent
                 continue
             with target.phases.phase("layer"):
-                built = await self._build(image, payloads, check_only=target.dry_run)
+                gone = [removal.key for removal in plan.removals]
+                built = await self._build(image, payloads, gone, check_only=target.dry_run)
             if not built.unsupported:
                 return plan, built
             excluded |= built.unsupported
@@ -258,7 +259,9 @@ class Patcher:
         names = {upgrade.key: name for upgrade, name in zip(largest, found, strict=True)}
         return {upgrade.key: names[upgrade.key] for upgrade in upgrades}, absent
 
-    async def _build(self, image: Opened, payloads: Mapping[str, str], *, check_only: bool) -> Built:
+    async def _build(
+        self, image: Opened, payloads: Mapping[str, str], gone: Sequence[str], *, check_only: bool
+    ) -> Built:
         docker = image.manifest.media_type == DOCKER_MANIFEST
         chosen = self._policy.compression
         compression = ("gzip" if docker else "zstd") if chosen == "auto" else chosen
@@ -274,6 +277,7 @@ class Patcher:
             docker=docker,
             check_only=check_only,
             apply_unknown=self._policy.unknown_scripts == "apply",
+            removals=gone,
         )
         built = decode(Built, answer, "build")
         if built.layer is not None:
@@ -284,6 +288,7 @@ class Patcher:
         if built.layer is None:
             raise ResourceExhausted("the build job wrote no layer")
         moved = [[item.key, item.package.version, item.candidate.package.version] for item in plan.upgrades]
+        moved += [[item.key, item.package.version, ""] for item in plan.removals]
         annotations = {
             BASE_NAME: image.base[0] if image.base else target.base_name,
             BASE_DIGEST: image.base[1] if image.base else str(image.manifest.digest),

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from proxy.api import MOVED, Outcome, SkipInfo, SourceDate, UpgradeInfo, make_printable
-from proxy.engine.family import Judgement, Skip, SkippedSource, Upgrade
+from proxy.engine.family import Judgement, Removal, Skip, SkippedSource, Upgrade
 from proxy.engine.plan import UpgradePlan
 from proxy.errors import MalformedInput
 from proxy.jobs import Inspection, LayerFile
@@ -107,11 +107,13 @@ def describe_result(
         for item in upgrades
         for note in judged.get(item.key, Judgement()).notes
     ]
+    told = [describe_upgrade(item, judged.get(item.key)) for item in upgrades]
+    told += [describe_removal(item, judged.get(item.key, Judgement())) for item in (plan.removals if plan else ())]
     return PlatformResult(
         platform=image.platform,
         outcome=outcome,
         manifest=patched or image.manifest,
-        upgrades=tuple(describe_upgrade(item, judged.get(item.key)) for item in upgrades),
+        upgrades=tuple(told),
         skipped=(*sources, *packages, *notes),
         reason=make_printable(reason),
         as_of=tuple(SourceDate(source=s.index.source.label, date=s.index.date.isoformat()) for s in states),
@@ -129,6 +131,17 @@ def describe_upgrade(upgrade: Upgrade, judgement: Judgement | None) -> UpgradeIn
         to_version=upgrade.candidate.package.version,
         source=upgrade.candidate.source,
         effect=judgement.effect if judgement else "",
+    )
+
+
+def describe_removal(removal: Removal, judgement: Judgement) -> UpgradeInfo:
+    """Return the wire form of a removal: a move to no version, with its reason."""
+    return UpgradeInfo(
+        package=removal.key,
+        from_version=removal.package.version,
+        to_version="",
+        effect=judgement.effect,
+        reason="; ".join((removal.reason, *judgement.notes)),
     )
 
 

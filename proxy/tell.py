@@ -32,7 +32,10 @@ def tell_patch(image: str, written: str, result: PatchResult, phases: Phases, fi
     for item in result.platforms:
         said = f": {item.outcome.value}" if several else ""
         lines.append(f"{item.platform}{said}" + (" (sources are stale)" if item.stale else ""))
-        rows = [(u.package, u.from_version or "(new)", "->", u.to_version, _scripts(u.effect)) for u in item.upgrades]
+        rows = [
+            (u.package, u.from_version or "(new)", "->", u.to_version or "(removed)", _scripts(u.effect), u.reason)
+            for u in item.upgrades
+        ]
         lines += [f"  {line}" for line in table(rows)]
         lines += [f"  {'note' if skip.moved else 'skipped'}: {_skip(skip)}" for skip in item.skipped]
     if fixed:
@@ -117,7 +120,8 @@ def _platform(item: PlatformResult) -> dict[str, Any]:
 
 def _upgrade(upgrade: UpgradeInfo) -> dict[str, str]:
     moved = {"package": upgrade.package, "from": upgrade.from_version, "to": upgrade.to_version}
-    return {**moved, "effect": upgrade.effect} if upgrade.effect else moved
+    more = {"effect": upgrade.effect, "reason": upgrade.reason}
+    return moved | {name: text for name, text in more.items() if text}
 
 
 def _skip(skip: SkipInfo) -> str:
@@ -131,7 +135,7 @@ def _scripts(effect: str) -> str:
 
 def _available(moved: UpgradeInfo | None, skip: SkipInfo | None) -> str:
     if moved is not None:
-        return moved.to_version
+        return moved.to_version or "(removed)"
     return skip.available if skip else ""
 
 

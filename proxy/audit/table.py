@@ -58,7 +58,10 @@ def _why(event: AuditEvent) -> str:
     """Say what the image came to: its outcome, what moved, what is fixed, and the reason."""
     parts = [event.outcome.value] if event.outcome else []
     if event.upgrades_count:
-        named = [f"{item.package} {item.from_version or '(new)'} -> {item.to_version}" for item in event.upgrades]
+        named = [
+            f"{item.package} {item.from_version or '(new)'} -> {item.to_version or '(removed)'}"
+            for item in event.upgrades
+        ]
         parts.append(_some(named, max(event.upgrades_count, len(named))))
     if event.fixed:
         parts.append("fixes " + _some(event.fixed, len(event.fixed)))

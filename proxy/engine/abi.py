@@ -14,7 +14,7 @@ What is weak does not count; programs that look up a name at run time (dlsym) do
 they open by name. Format: ld.so(8), elf(5)
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proxy.engine.elf import Elf, open_elf
@@ -81,14 +81,22 @@ def check_abi(fs: RootFS, entries: Sequence[Entry]) -> tuple[Broken, ...]:
     return tuple(found.values())
 
 
-def refuse_broken(fs: RootFS, db: InstalledDb, payloads: Mapping[str, Payload], entries: Sequence[Entry]) -> None:
-    """Raise NotRecordable for the packages (keys of `payloads`) whose libraries the image needs as they were.
+def refuse_broken(
+    fs: RootFS,
+    db: InstalledDb,
+    payloads: Mapping[str, Payload],
+    entries: Sequence[Entry],
+    removed: Collection[str] = (),
+) -> None:
+    """Raise NotRecordable for the packages whose libraries the image needs as they were.
 
+    `payloads` are those that move, by key, and `removed` the keys of those that go.
     Where nothing says whose a library is, all packages are to blame: a skip is right, a broken program never.
     """
     reasons: dict[str, str] = {}
     for broken in check_abi(fs, entries):
-        for key in _blamed(fs, db, payloads, broken):
+        gone = [key for key in db.owners.get(broken.path, ()) if key in removed]
+        for key in gone or _blamed(fs, db, payloads, broken):
             reasons.setdefault(key, broken.reason)
     if reasons:
         raise NotRecordable(reasons)

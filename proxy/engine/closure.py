@@ -117,6 +117,7 @@ class Closure:
         self._addable = addable
         self.reasons: dict[str, str] = {}
         self.moved: set[str] = set()
+        self.removed: dict[str, str] = {}  # nothing here, see `Transition`
         self.now = self.start
         self._complete: dict[str, bool] = {}
         self._clashed: set[str] = set()

@@ -232,6 +232,15 @@ class Upgrade:
 
 
 @dataclass(frozen=True, slots=True)
+class Removal:
+    """A package that goes for the sake of an upgrade: `key` as in `Installed`; `reason` names that upgrade."""
+
+    key: str
+    package: Package
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Payload:
     """An unpacked package: its control files by name, and its paths as entries (content in a spool file)."""
 
@@ -271,6 +280,19 @@ class Judgement:
     notes: tuple[str, ...] = ()
 
 
+class Market(Protocol):
+    """What the sources offer beyond the candidates of installed packages."""
+
+    def __call__(self, name: str, /) -> Sequence[Candidate]:
+        """Return the candidates of packages that are not installed and have or provide a name, the preferred first."""
+
+    def offers(self, package: Package) -> bool:
+        """Say whether a source has this very version of a package."""
+
+    def several(self, name: str) -> bool:
+        """Say whether more than one package provides a name, and none of them is preferred: nothing is chosen then."""
+
+
 Refresh = Generator[tuple[Fetch, ...], Mapping[Fetch, Blob | Absent], PackageIndex]
 
 
@@ -307,9 +329,7 @@ class Family(Protocol):
     def candidates(self, fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]) -> Mapping[str, Candidate]:
         """Choose, by the native tool's own rules, at most one candidate newer than each installed package, by key."""
 
-    def additions(
-        self, fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]
-    ) -> AbstractContextManager[Callable[[str], Sequence[Candidate]]]:
+    def additions(self, fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]) -> AbstractContextManager[Market]:
         """Give what finds, by a name, which packages that are not installed the native tool would install for it."""
 
     def available(self, db: InstalledDb, indexes: Sequence[PackageIndex], name: str) -> tuple[Candidate, ...]:
@@ -324,18 +344,37 @@ class Family(Protocol):
         Raises MalformedInput for an archive that is not what `package` says (name, version, architecture).
         """
 
-    def judge(self, fs: RootFS, db: InstalledDb, payload: Payload, *, apply_unknown: bool = False) -> Judgement:
+    def judge(
+        self,
+        fs: RootFS,
+        db: InstalledDb,
+        payload: Payload,
+        *,
+        apply_unknown: bool = False,
+        removed: Collection[str] = (),
+        unscripted: Collection[str] = (),
+    ) -> Judgement:
         """Say whether this payload can be recorded faithfully, and what is worth telling about it.
 
         With `apply_unknown`, scripts that are not understood are no reason against it: the effect is `unknown` then,
-        and a note says what is left out.
+        and a note says what is left out. `removed` and `unscripted` are as in `record`, of packages that go.
         """
 
+    def judge_removal(self, fs: RootFS, db: InstalledDb, key: str, *, apply_unknown: bool = False) -> Judgement:
+        """Say the same of the removal of an installed package."""
+
     def record(
-        self, fs: RootFS, db: InstalledDb, payloads: Sequence[Payload], *, unscripted: Collection[str] = ()
+        self,
+        fs: RootFS,
+        db: InstalledDb,
+        payloads: Sequence[Payload],
+        *,
+        unscripted: Collection[str] = (),
+        removed: Collection[str] = (),
     ) -> tuple[Entry, ...]:
         """Return the patch layer's entries: files, whiteouts and database, paths already resolved through `fs`.
 
-        Of the packages `unscripted` (keys) only files and database are recorded, not what their scripts would do.
+        The packages `removed` (keys) go, before the payloads come. Of the packages `unscripted` (keys) only files and
+        database are recorded, not what their scripts would do.
         Raises NotRecordable where packages that can be recorded alone cannot be recorded together.
         """

@@ -10,7 +10,9 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from proxy.engine.closure import Addable, Closure, Compare
-from proxy.engine.family import Candidate, Installed, Package, Skip, Upgrade
+from proxy.engine.family import Candidate, Installed, Market, Package, Removal, Skip, Upgrade
+from proxy.engine.transition import Transition
+from proxy.engine.weights import is_essential
 
 REASON_LIMIT = 400  # characters; a chain of blockers is cut there
 
@@ -21,24 +23,26 @@ class PlanPolicy:
 
     `only` maps package names (binary or source) to the lowest version wanted, ``""`` for any newer one; None means
     every package. `exclude` holds shell patterns of binary or source names that must not move. `transitions` says
-    whether packages that upgrades newly need are added (`new`).
+    whether packages that upgrades newly need are added (`new`), and those that they must not be with removed (`full`).
     """
 
     scope: Literal["all", "security"] = "all"
     only: Mapping[str, str] | None = None
     exclude: tuple[str, ...] = ()
-    transitions: Literal["none", "new"] = "none"
+    transitions: Literal["none", "new", "full"] = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class UpgradePlan:
     """What moves (sorted by key) and what could, or should, and does not, with reasons (sorted by name).
 
-    An upgrade from no version is a package that others newly need and that the image did not have.
+    An upgrade from no version is a package that others newly need and that the image did not have. `removals` (sorted
+    by key) go for the sake of upgrades.
     """
 
     upgrades: tuple[Upgrade, ...] = ()
     skipped: tuple[Skip, ...] = ()
+    removals: tuple[Removal, ...] = ()
 
 
 def plan_upgrades(
@@ -49,6 +53,7 @@ def plan_upgrades(
     blocked: Mapping[str, str] | None = None,
     *,
     addable: Addable | None = None,
+    market: Market | None = None,
 ) -> UpgradePlan:
     """Return the largest safe upgrade that this closure finds.
 
@@ -59,6 +64,7 @@ def plan_upgrades(
         policy: what is wanted; everything if None.
         blocked: reasons by key why a package must stay all the same (an unknown script, the ABI gate...).
         addable: see `Closure`; nothing is added if None.
+        market: where packages may be added and removed, what the sources offer besides; see `Transition`.
     """
     policy = policy or PlanPolicy()
     candidates = {key: c for key, c in candidates.items() if key in {item.key for item in installed}}
@@ -70,7 +76,11 @@ def plan_upgrades(
     known = {item.key for item in installed}
     stuck |= {key: why for key, why in (blocked or {}).items() if key not in known}
     closure = Closure(installed, movable, compare, stuck, _allowed(addable, policy))
+    if market is not None:
+        kept = _kept(installed, candidates, policy, blocked or {})
+        closure = Transition(installed, movable, compare, stuck, _Narrowed(market, policy), kept)
     moved = closure.solve(wanted)
+    removed = closure.removed
     by_key = {item.key: item for item in installed}
     upgrades = tuple(
         Upgrade(key, by_key[key].package if key in by_key else _absent(key, candidate), candidate)
@@ -81,10 +91,13 @@ def plan_upgrades(
     reasons |= {
         key: why for key, why in stuck.items() if key in by_key and _asked(by_key[key].package, candidates[key], policy)
     }
-    skipped = [_skip(by_key[key], candidates[key], why) for key, why in reasons.items() if key not in moved]
+    skipped = [
+        _skip(by_key[key], candidates[key], why) for key, why in reasons.items() if key not in moved | removed.keys()
+    ]
     skipped += [skip.skip for skip in skips]
     ordered = tuple(sorted(set(skipped), key=lambda s: (s.package, s.installed, s.reason)))
-    return UpgradePlan(upgrades, ordered)
+    removals = tuple(Removal(key, by_key[key].package, removed[key][:REASON_LIMIT]) for key in sorted(removed))
+    return UpgradePlan(upgrades, ordered, removals)
 
 
 def _absent(key: str, candidate: Candidate) -> Package:
@@ -95,11 +108,45 @@ def _allowed(addable: Addable | None, policy: PlanPolicy) -> Addable | None:
     """Return what may be added, without what the policy excludes."""
     if addable is None:
         return None
-    return lambda name: [
-        candidate
-        for candidate in addable(name)
-        if not any(fnmatchcase(one, pattern) for one in _names(candidate.package) for pattern in policy.exclude)
-    ]
+    return lambda name: [one for one in addable(name) if not _is_excluded(one.package, policy)]
+
+
+class _Narrowed:
+    """What the sources offer, without what the policy excludes."""
+
+    def __init__(self, market: Market, policy: PlanPolicy) -> None:
+        self._market, self._policy = market, policy
+
+    def __call__(self, name: str, /) -> Sequence[Candidate]:
+        return [one for one in self._market(name) if not _is_excluded(one.package, self._policy)]
+
+    def offers(self, package: Package) -> bool:
+        return self._market.offers(package)
+
+    def several(self, name: str) -> bool:
+        return self._market.several(name)
+
+
+def _is_excluded(package: Package, policy: PlanPolicy) -> bool:
+    return any(fnmatchcase(name, pattern) for name in _names(package) for pattern in policy.exclude)
+
+
+def _kept(
+    installed: Sequence[Installed], candidates: Mapping[str, Candidate], policy: PlanPolicy, blocked: Mapping[str, str]
+) -> dict[str, str]:
+    """Return why packages are never removed, by key."""
+    found: dict[str, str] = {}
+    for item in installed:
+        candidate = candidates.get(item.key)
+        packages = (item.package, candidate.package) if candidate is not None else (item.package,)
+        reason = item.fixed or blocked.get(item.key) or (candidate.blocked if candidate is not None else "")
+        if not reason and any(map(is_essential, packages)):
+            reason = "it is essential"
+        if not reason and _is_excluded(item.package, policy):
+            reason = "excluded by policy"
+        if reason:
+            found[item.key] = reason
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +186,7 @@ def _fixed(
             stuck[item.key] = item.fixed
         elif item.key in blocked or candidate.blocked:
             stuck[item.key] = blocked.get(item.key) or candidate.blocked
-        elif any(fnmatchcase(name, pattern) for name in _names(item.package) for pattern in policy.exclude):
+        elif _is_excluded(item.package, policy):
             stuck[item.key] = "excluded by policy"
         elif not _asked(item.package, candidate, policy):
             unwanted.add(item.key)

@@ -19,7 +19,7 @@ from tests.support import REPOSITORY
 GAP = "\0"
 MIN_LETTERS = 9  # of a phrase: what is shorter would stand for anything
 MAX_BREADTH = 14  # reasons that one phrase stands for: `cannot be read`, of files of every kind, has the most
-NOT_TOLD = frozenset({"admend: OS packages upgraded"})  # the comment in an image's history
+NOT_TOLD = frozenset({"admend: OS packages upgraded", "deinstall ok config-files"})  # an image's history, dpkg's status
 HEADERS = frozenset({"answer", "code", "outcome", "reason", "text", "the mirror answers", "verdict"})
 DPKG = "proxy/engine/families/dpkg/"
 CHECKS = REPOSITORY / "charts" / "admend" / "templates" / "_checks.tpl"
@@ -36,6 +36,7 @@ TELLING = frozenset(
         *("proxy/egress/client", "proxy/egress/network", "proxy/egress/policy", "proxy/oci/naming"),
         *("proxy/registry/auth", "proxy/registry/session", "proxy/mirror/external", "proxy/mirror/layout"),
         *("proxy/engine/abi", "proxy/engine/closure", "proxy/engine/nodatabase", "proxy/engine/plan"),
+        *("proxy/engine/transition", DPKG + "removing"),
         *("proxy/engine/families/apk/family", DPKG + "candidates", DPKG + "chisel", DPKG + "conffiles"),
         *(DPKG + "database", DPKG + "derived", DPKG + "judge", DPKG + "preferences", DPKG + "record"),
         *(DPKG + "scripts", DPKG + "simple", DPKG + "sourcelist", DPKG + "sources", DPKG + "unpacking"),

@@ -4,7 +4,7 @@ Owns opening the database, wherever it lies, and reading the image's repositorie
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import BinaryIO, NoReturn
@@ -18,6 +18,7 @@ from proxy.engine.family import (
     Installed,
     InstalledDb,
     Judgement,
+    Market,
     Package,
     PackageIndex,
     PackageSource,
@@ -84,9 +85,7 @@ class ApkFamily:
         del fs, db, indexes
         self._refuse()
 
-    def additions(
-        self, fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]
-    ) -> AbstractContextManager[Callable[[str], Sequence[Candidate]]]:
+    def additions(self, fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]) -> AbstractContextManager[Market]:
         """Refuse."""
         del fs, db, indexes
         self._refuse()
@@ -105,16 +104,36 @@ class ApkFamily:
         del package, archive, spool, spool_name
         self._refuse()
 
-    def judge(self, fs: RootFS, db: InstalledDb, payload: Payload, *, apply_unknown: bool = False) -> Judgement:
+    def judge(
+        self,
+        fs: RootFS,
+        db: InstalledDb,
+        payload: Payload,
+        *,
+        apply_unknown: bool = False,
+        removed: Collection[str] = (),
+        unscripted: Collection[str] = (),
+    ) -> Judgement:
         """Say that no payload can be recorded."""
-        del fs, db, payload, apply_unknown
+        del fs, db, payload, apply_unknown, removed, unscripted
+        return Judgement(Effect.UNKNOWN, self.inspect_only)
+
+    def judge_removal(self, fs: RootFS, db: InstalledDb, key: str, *, apply_unknown: bool = False) -> Judgement:
+        """Say that no removal can be recorded."""
+        del fs, db, key, apply_unknown
         return Judgement(Effect.UNKNOWN, self.inspect_only)
 
     def record(
-        self, fs: RootFS, db: InstalledDb, payloads: Sequence[Payload], *, unscripted: Collection[str] = ()
+        self,
+        fs: RootFS,
+        db: InstalledDb,
+        payloads: Sequence[Payload],
+        *,
+        unscripted: Collection[str] = (),
+        removed: Collection[str] = (),
     ) -> tuple[Entry, ...]:
         """Refuse."""
-        del fs, db, payloads, unscripted
+        del fs, db, payloads, unscripted, removed
         self._refuse()
 
     def _refuse(self) -> NoReturn:

@@ -7,7 +7,7 @@ taken as apt takes it where nothing identifies the machine, which is how images 
 Specification: apt_preferences(5), apt-get(8), deb-version(7).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit

@@ -1,6 +1,6 @@
 """The dpkg family as the engine's Family protocol: delegates to the modules beside it, and decides nothing itself."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import BinaryIO
@@ -9,7 +9,7 @@ from proxy.engine.families.dpkg import candidates as selection
 from proxy.engine.families.dpkg.archive import unpack_package
 from proxy.engine.families.dpkg.database import DpkgDb, foreign_architectures, keeps, open_database
 from proxy.engine.families.dpkg.index import refresh_source
-from proxy.engine.families.dpkg.judge import judge
+from proxy.engine.families.dpkg.judge import judge, judge_removal
 from proxy.engine.families.dpkg.record import record_upgrade
 from proxy.engine.families.dpkg.sources import image_sources
 from proxy.engine.families.dpkg.version import compare_versions
@@ -17,6 +17,7 @@ from proxy.engine.family import (
     Candidate,
     InstalledDb,
     Judgement,
+    Market,
     Package,
     PackageIndex,
     PackageSource,
@@ -57,9 +58,7 @@ class DpkgFamily:
         """Choose by apt's rules."""
         return selection.choose(fs, db, indexes)
 
-    def additions(
-        self, fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]
-    ) -> AbstractContextManager[Callable[[str], Sequence[Candidate]]]:
+    def additions(self, fs: RootFS, db: InstalledDb, indexes: Sequence[PackageIndex]) -> AbstractContextManager[Market]:
         """Find by apt's rules what could be added."""
         return selection.choosing_additions(fs, db, indexes)
 
@@ -75,15 +74,34 @@ class DpkgFamily:
         """Unpack a .deb."""
         return unpack_package(package, archive, spool, spool_name)
 
-    def judge(self, fs: RootFS, db: InstalledDb, payload: Payload, *, apply_unknown: bool = False) -> Judgement:
+    def judge(
+        self,
+        fs: RootFS,
+        db: InstalledDb,
+        payload: Payload,
+        *,
+        apply_unknown: bool = False,
+        removed: Collection[str] = (),
+        unscripted: Collection[str] = (),
+    ) -> Judgement:
         """Say whether a payload can be recorded faithfully."""
-        return judge(fs, _own(db), payload, apply_unknown=apply_unknown)
+        return judge(fs, _own(db), payload, apply_unknown=apply_unknown, removed=removed, unscripted=unscripted)
+
+    def judge_removal(self, fs: RootFS, db: InstalledDb, key: str, *, apply_unknown: bool = False) -> Judgement:
+        """Say whether a removal can be recorded faithfully."""
+        return judge_removal(fs, _own(db), key, apply_unknown=apply_unknown)
 
     def record(
-        self, fs: RootFS, db: InstalledDb, payloads: Sequence[Payload], *, unscripted: Collection[str] = ()
+        self,
+        fs: RootFS,
+        db: InstalledDb,
+        payloads: Sequence[Payload],
+        *,
+        unscripted: Collection[str] = (),
+        removed: Collection[str] = (),
     ) -> tuple[Entry, ...]:
         """Return the entries of the patch layer."""
-        return record_upgrade(fs, _own(db), payloads, unscripted)
+        return record_upgrade(fs, _own(db), payloads, unscripted, removed)
 
 
 def _own(db: InstalledDb) -> DpkgDb:

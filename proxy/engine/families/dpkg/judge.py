@@ -38,8 +38,8 @@ def judge(
 ) -> Judgement:
     """Judge one payload; the first reason against it counts.
 
-    With `apply_unknown` scripts and triggers that are not understood count as a note. The packages `removed` (keys, each
-    of which can be) are gone then; of `unscripted` ones only the files are.
+    With `apply_unknown` scripts and triggers that are not understood count as a note. The packages `removed` (keys) go
+    before; what scripts of the `unscripted` ones among them would do is left out.
     """
     why = _why_not_added(db, payload)
     if why:

@@ -35,7 +35,7 @@ def conffiles(*paths: str) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class Case:
-    """An upgrade: what is installed, what its owner does to the tree, what comes, and (by name) what goes before that."""
+    """An upgrade: what is installed, what its owner does to the tree, what comes, and what (by name) goes before."""
 
     old: Sequence[Deb]
     new: Sequence[Deb]

@@ -58,10 +58,12 @@ WORLDS = {
 
 
 def debs(text: str) -> tuple[Deb, ...]:
-    found = []
+    """Return packages written as `name version Field=value & Field=value; ...`."""
+    found: list[Deb] = []
     for item in text.split("; "):
         name, version, *field = item.split(" ", 2)
-        found.append(Deb(name, version, fields=dict([field[0].split("=", 1)]) if field else {}))
+        parts = field[0].split(" & ") if field else []
+        found.append(Deb(name, version, fields=dict(part.split("=", 1) for part in parts)))
     return tuple(found)
 
 
