@@ -100,9 +100,15 @@ class Chroot:
             path.unlink()
 
 
-def upgrades_offered(chroot: Chroot, *options: str) -> dict[str, str]:
-    """Return what `apt-get upgrade` would upgrade now: the new version by package name, foreign ones as name:arch."""
-    lines = chroot.run("apt-get", "-s", "-y", *options, "upgrade").splitlines()
+def upgrades_offered(chroot: Chroot, *verb: str) -> dict[str, str]:
+    """Return what `apt-get VERB` would do now: the new version by package name, foreign ones as name:arch.
+
+    A package that would be removed has none.
+    """
+    lines = chroot.run("apt-get", "-s", "-y", *verb).splitlines()
     native = chroot.run("dpkg", "--print-architecture").strip()
-    offered = [line for line in lines if line.startswith("Inst ")]
-    return {line.split()[1].removesuffix(f":{native}"): line.partition("(")[2].split()[0] for line in offered}
+    offered = [line for line in lines if line.startswith(("Inst ", "Remv "))]
+    return {
+        line.split()[1].removesuffix(f":{native}"): line.partition("(")[2].split()[0] if line[0] == "I" else ""
+        for line in offered
+    }

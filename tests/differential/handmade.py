@@ -4,10 +4,11 @@ Owns the files of a package; `packages` says what is in them.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.differential.chroot import Chroot
-from tests.differential.packages import CAPABLE, NET_RAW, OWNER, PACKAGES, Item, Made
+from tests.differential.packages import CAPABLE, NET_RAW, Item, Made
 from tests.differential.trees import run
 from tests.support import require_tool
 
@@ -15,10 +16,13 @@ OLD, NEW = "1.0", "2.0"
 TIMES = {OLD: 1_600_000_000, NEW: 1_700_000_000}
 
 
-def build_handmade(which: str, scratch: Path, out: Path) -> None:
+Packages = Mapping[str, tuple[Made | None, Made | None]]
+
+
+def build_handmade(packages: Packages, which: str, scratch: Path, out: Path) -> None:
     """Build the old or the new version of each package into the folder `out`."""
     out.mkdir()
-    for name, (old, new) in PACKAGES.items():
+    for name, (old, new) in packages.items():
         made = old if which == OLD else new
         if made is None or (which == NEW and new is old):
             continue  # there is none, or no newer one
@@ -27,16 +31,16 @@ def build_handmade(which: str, scratch: Path, out: Path) -> None:
         run([require_tool("dpkg-deb"), "-Zgzip", "-z1", "--build", str(folder), str(out)])
 
 
-def install_handmade(tree: Path, scratch: Path) -> None:
-    """Install the old versions into a tree by dpkg, then do what its owner did."""
+def install_handmade(packages: Packages, owner: str, tree: Path, scratch: Path) -> None:
+    """Install the old versions into a tree by dpkg, then do what its owner did: the script `owner`."""
     state = scratch / "state"
     state.mkdir()
     chroot = Chroot(tree, state)
     chroot.prepare({})
     (scratch / "build").mkdir()
-    build_handmade(OLD, scratch / "build", state / "debs")
+    build_handmade(packages, OLD, scratch / "build", state / "debs")
     chroot.run("sh", "-c", "dpkg --install /dev/apt/debs/*.deb")
-    chroot.run("sh", "-c", OWNER)
+    chroot.run("sh", "-c", owner)
     for path in CAPABLE:
         os.setxattr(tree / path, "security.capability", NET_RAW)
 

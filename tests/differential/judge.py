@@ -21,7 +21,8 @@ from tests.differential.offers import offer, state_of
 from tests.differential.roots import Root
 from tests.differential.trees import scratch_folder
 
-UPGRADE = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", "upgrade")
+CONFFILES = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
+VERBS = {"none": ("upgrade",), "new": ("upgrade", "--with-new-pkgs"), "full": ("dist-upgrade",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,8 @@ def judge(root: Root, folder: Path) -> Verdict:
         watch.lap("build")
         image = write_image(offered.layers, folder / "image")
         settings = {"cache": str(folder / "cache"), "sources": dict(offered.settings)}
-        more = ("--with-new-pkgs",) if root.transitions else ()
-        settings["policy"] = {"allow_transitions": "new" if root.transitions else "none"}
+        verb = VERBS[root.transitions]
+        settings["policy"] = {"allow_transitions": root.transitions}
         result = patch(image, folder / "out", settings)
         shutil.rmtree(folder / "cache")
         watch.lap("patch")
@@ -90,14 +91,14 @@ def judge(root: Root, folder: Path) -> Verdict:
         unpack(result.layout or image, ours, folder)
         watch.lap("unpack")
         state = state_of(root)
-        wanted = _upgrade(Chroot(theirs, state), result, more)
+        wanted = _upgrade(Chroot(theirs, state), result, verb)
         watch.lap("apt")
         compared = compare(ours, theirs)
         records, compared_already = compare_databases(ours, theirs)
         watch.lap("compare")
         complaints = [
             *owned_and_allowed(compared.owned),
-            *_check(Chroot(ours, state), Chroot(theirs, state), result, more),
+            *_check(Chroot(ours, state), Chroot(theirs, state), result, verb),
         ]
         watch.lap("check")
     told = {item for item in compared.differences if item.path in compared_already and item.what == "content"}
@@ -128,33 +129,34 @@ class _Watch:
         self._last = now
 
 
-def _upgrade(chroot: Chroot, result: Patched, more: Sequence[str]) -> dict[str, str]:
+def _upgrade(chroot: Chroot, result: Patched, verb: Sequence[str]) -> dict[str, str]:
     """Upgrade a tree by apt without what admend holds back; returns what apt would upgrade of itself."""
     chroot.prepare({})
     chroot.run("apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
-    wanted = upgrades_offered(chroot, *more)
+    wanted = upgrades_offered(chroot, *verb)
     chroot.prepare({name: item["installed"] for name, item in result.held.items() if item["installed"]})
     with chroot.services_stopped():
-        chroot.run("apt-get", "-q", "-y", *more, *UPGRADE)
+        chroot.run("apt-get", "-q", "-y", *CONFFILES, *verb)
     return wanted
 
 
-def _check(ours: Chroot, theirs: Chroot, result: Patched, more: Sequence[str]) -> Iterator[str]:
+def _check(ours: Chroot, theirs: Chroot, result: Patched, verb: Sequence[str]) -> Iterator[str]:
     """Yield what the real tools find wrong in the patched tree, and did not in apt's."""
     try:
-        yield from _ask_tools(ours, theirs, result, more)
+        yield from _ask_tools(ours, theirs, result, verb)
     except CommandFailed as error:  # the rest of the table is worth having all the same
         yield str(error)
 
 
-def _ask_tools(ours: Chroot, theirs: Chroot, result: Patched, more: Sequence[str]) -> Iterator[str]:
+def _ask_tools(ours: Chroot, theirs: Chroot, result: Patched, verb: Sequence[str]) -> Iterator[str]:
     ours.prepare({})
     for line in ours.run("dpkg", "--audit", codes=frozenset({0, 1})).splitlines():
         yield f"dpkg --audit: {line}"
     verify = [set(item.run("dpkg", "-V", codes=frozenset({0, 1})).splitlines()) for item in (ours, theirs)]
     yield from (f"dpkg -V: {line}" for line in sorted(verify[0] - verify[1]))
     ours.run("apt-get", "check")
-    left = upgrades_offered(ours, *more).keys() - result.held.keys()
+    offered = upgrades_offered(ours, *verb)
+    left = {name for name, version in offered.items() if version} - result.held.keys()  # others go for what is held
     yield from (f"apt-get upgrade would still upgrade {name}" for name in sorted(left))
     listed = [item.run("ldconfig", "-p") for item in (ours, theirs)]
     if listed[0] != listed[1]:

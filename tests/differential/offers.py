@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from proxy.serve import machine_platform
 from tests.differential.handmade import NEW, build_handmade, install_handmade
 from tests.differential.newer import build_newer, render_pocket
 from tests.differential.packages import OWNER, PACKAGES
+from tests.differential.removals import REMOVALS, REMOVALS_OWNER
 from tests.differential.roots import Root
 from tests.differential.trees import CACHE, KEYRING, kept, pack, tree_of
 from tests.simulators.debian_source import DebianSource
@@ -88,13 +90,15 @@ def _settings(uris: list[str]) -> dict[str, Any]:
 @contextmanager
 def _loopback(root: Root, folder: Path) -> Iterator[Offer]:
     """Serve newer versions of a tree's own packages, half of them in the security pocket."""
-    about = (root, PACKAGES, OWNER)
+    full = root.transitions == "full"
+    packages, owner = (PACKAGES | REMOVALS, OWNER + REMOVALS_OWNER) if full else (PACKAGES, OWNER)
+    about = (root, packages, owner)
     release = "" if root.recorded else _found(root)[1][0].uri
-    base = tree_of(root, release, install_handmade if root.handmade else None, about)
+    base = tree_of(root, release, partial(install_handmade, packages, owner) if root.handmade else None, about)
 
     def build(scratch: Path, new: Path) -> None:
         if root.handmade:
-            build_handmade(NEW, scratch, new)
+            build_handmade(packages, NEW, scratch, new)
         else:
             build_newer(base, root.newer, scratch, new)
 
@@ -103,9 +107,9 @@ def _loopback(root: Root, folder: Path) -> Iterator[Offer]:
         DebianSource(()) as source,
     ):
         suites = tuple(f"{root.suite}-{pocket}" for pocket in POCKETS)
-        packages = sorted(debs.iterdir())
+        built = sorted(debs.iterdir())
         for number, suite in enumerate(suites):
-            chosen = packages[number :: len(suites)]
+            chosen = built[number :: len(suites)]
             source.files |= render_pocket(root, suite, chosen, source.key, datetime.now(UTC))
         key = folder / "judge.gpg"
         key.write_bytes(source.keyring)

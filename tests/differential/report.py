@@ -50,7 +50,7 @@ def render_details(verdict: Verdict) -> str:
     if verdict.patched.reason:
         lines.append(f"   {verdict.patched.reason}")
     lines += [
-        f"   {item['package']} {item['from']} -> {item['to']} ({item.get('effect') or '-'})"
+        f"   {item['package']} {item['from']} -> {item['to'] or '(removed)'} ({item.get('effect') or '-'})"
         for item in verdict.patched.upgrades
     ]
     lines += [f"the machine's archive has no suite {suite}" for suite in verdict.missing]

@@ -4,6 +4,7 @@ Owns the table alone. `trees` builds what it defines.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 # What the slim images of the distributions leave out, as their builders write it into dpkg's configuration.
 SLIM = (
@@ -89,7 +90,8 @@ class Root:
         owner: a shell script that is run in it in the end.
         newer: packages of it that a signed source on loopback has newer versions of; its own sources are not asked.
         recorded: a tar under the recorded data's `rootfs`, instead of one that is made.
-        transitions: whether upgrades may add packages, as `apt-get upgrade --with-new-pkgs` does.
+        transitions: whether upgrades may add packages (`new`), as `apt-get upgrade --with-new-pkgs` does, and also
+            remove some (`full`), as `apt-get dist-upgrade` does.
         handmade: whether it is the one with the packages made by hand, which count for no coverage.
         distribution: the id in its os-release.
         version: the release's number.
@@ -103,7 +105,7 @@ class Root:
     owner: str = ""
     recorded: str = ""
     handmade: bool = False
-    transitions: bool = False
+    transitions: Literal["none", "new", "full"] = "none"
     newer: tuple[str, ...] = ()
     distribution: str = "debian"
     version: str = ""
@@ -144,6 +146,7 @@ ROOTS = {
             version="20.04",
         ),
         Root("bookworm-handmade", "bookworm", dpkg=EXCLUDES, handmade=True, version="12"),
-        Root("bookworm-additions", "bookworm", dpkg=EXCLUDES, handmade=True, transitions=True, version="12"),
+        Root("bookworm-additions", "bookworm", dpkg=EXCLUDES, handmade=True, transitions="new", version="12"),
+        Root("bookworm-removals", "bookworm", dpkg=EXCLUDES, handmade=True, transitions="full", version="12"),
     )
 }
