@@ -21,7 +21,7 @@ import images
 from caller import Call, Caller, share
 from hook import Hook
 from measure import Start, measure_memory, named
-from memory import read_cpu
+from memory import read_cpu, read_tree
 from needs import FOLDER, REPOSITORY, check_machine
 from processes import free_port, listening, python, running, wait_until
 from report import aligned, render_admissions
@@ -43,7 +43,7 @@ class Load:
     """A steady load: milliseconds as the client saw them, failures, and CPU milliseconds per admission.
 
     `late` is by how many milliseconds the client itself was late, 99 % of the time: a machine with other work.
-    `cpu_ms` are the webhook's and the proxy's.
+    `cpu_ms` are the webhook's and the proxy's, and so are the MiB (PSS and RSS) that they have at its end.
     """
 
     median: float
@@ -53,6 +53,7 @@ class Load:
     failures: int
     late: float
     cpu_ms: tuple[float, ...]
+    memory_mib: tuple[tuple[float, float], ...]
 
     def render(self) -> dict[str, object]:
         """Return JSON types."""
@@ -130,6 +131,7 @@ def _load(port: int, pids: Sequence[int], known: Sequence[str], *, rewrites: boo
         failures=sum(not right(call) for call in calls),
         late=round(share([1000 * call.late for call in calls], 0.99), 2),
         cpu_ms=tuple(round(milliseconds, 2) for milliseconds in used),
+        memory_mib=tuple(read_tree(pid) for pid in pids),
     )
 
 

@@ -86,6 +86,12 @@ def read_memory(pid: int) -> tuple[int, int] | None:
     return fields["Pss"], fields["Rss"]
 
 
+def read_tree(pid: int) -> tuple[float, float]:
+    """Return PSS and RSS in MiB, each summed over a process and its living descendants."""
+    samples = [sample for one in tree(pid) if (sample := read_memory(one)) is not None]
+    return sum(pss for pss, _ in samples) / 1024, sum(rss for _, rss in samples) / 1024
+
+
 def read_cpu(pid: int) -> tuple[float, float]:
     """Return the CPU seconds that a process, and all its living descendants, have used so far."""
     own, *rest = (_cpu(one) for one in tree(pid))

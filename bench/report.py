@@ -147,6 +147,8 @@ def render_admissions(figures: dict[str, Any]) -> list[Row]:
         ("audit lines / admissions", " / ".join(map(str, figures["lines"])), "", ""),
         ("  the client itself late, ms p99", *(f"{one['late']:.1f}" for one in pair), ""),
         ("  CPU ms of each, webhook / proxy", *(" / ".join(f"{ms:.2f}" for ms in one["cpu_ms"]) for one in pair), ""),
+        ("  MiB after it, PSS", *(" / ".join(f"{pss:.0f}" for pss, _ in one["memory_mib"]) for one in pair), ""),
+        ("  MiB after it, RSS", *(" / ".join(f"{rss:.0f}" for _, rss in one["memory_mib"]) for one in pair), ""),
     ]  # fmt: skip
 
 

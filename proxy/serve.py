@@ -16,7 +16,7 @@ from typing import Self
 from aiohttp import web
 
 from certs.logs import start_logging
-from certs.serving import ServingContext
+from certs.serving import ServingContext, bound_tls_buffers
 from certs.settings import describe_listening
 from certs.traces import open_tracing
 from proxy.access import Access
@@ -284,6 +284,7 @@ async def serve(config: ProxyConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    bound_tls_buffers()
     async with Proxy(config):
         gc.collect()
         gc.freeze()  # what was made until now stays: to look it all over again takes 50 ms in the midst of requests

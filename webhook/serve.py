@@ -11,7 +11,7 @@ from typing import Self
 
 from aiohttp import web
 
-from certs.serving import ServingContext
+from certs.serving import ServingContext, bound_tls_buffers
 from certs.traces import open_tracing
 from proxy.audit import AuditLog, open_audit
 from proxy.oci.naming import Naming
@@ -81,6 +81,7 @@ async def serve(config: WebhookConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    bound_tls_buffers()
     async with Webhook(config):
         gc.collect()
         gc.freeze()  # what was made until now stays: to look it all over again takes 50 ms in the midst of requests

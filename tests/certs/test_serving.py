@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import ssl
+import tracemalloc
+from asyncio import sslproto
 
 import pytest
 from cryptography import x509
@@ -10,7 +12,7 @@ from cryptography import x509
 from certs.errors import CertificateError
 from certs.holdings import CA_CERT, CA_KEY, CLIENT_CERT, CLIENT_KEY, SERVER_CERT, SERVER_KEY, Wanted
 from certs.rotate import reconcile
-from certs.serving import ServingContext, client_context
+from certs.serving import ServingContext, bound_tls_buffers, client_context
 from certs.store import FolderStore
 
 WANTED = Wanted(("localhost",), ("127.0.0.1",), "webhook")
@@ -221,3 +223,21 @@ def test_a_pair_that_never_fits_at_the_start_is_a_clear_error(folder, monkeypatc
 def test_requiring_clients_without_an_authority_is_refused(folder):
     with pytest.raises(CertificateError, match="no client authority"):
         serving(folder, required=True)
+
+
+async def test_many_connections_hold_little_memory_and_long_lines_still_come_whole(folder, monkeypatch):
+    monkeypatch.setattr(sslproto.SSLProtocol, "max_size", sslproto.SSLProtocol.max_size)  # given back at the end
+    bound_tls_buffers()
+    async with served(serving(folder).context) as connect:
+        client = client_context(folder / CA_CERT)
+        tracemalloc.start()
+        opened = [await connect(client) for _ in range(30)]
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        line = b"x" * 60_000 + b"\n"
+        for reader, writer, _ in opened[:3]:
+            writer.write(line)
+            assert await reader.readline() == line
+        for _, writer, _ in opened:
+            await close(writer)
+    assert held < 2 * 30 * (64 << 10)  # both ends are in this process
