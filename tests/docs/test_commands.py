@@ -110,3 +110,28 @@ def test_every_installation_of_a_page_renders():
         words = shlex.split(line)
         sets = [word for at, word in enumerate(words) if "--set" in word or (at and "--set" in words[at - 1])]
         assert rendered(*sets), line
+
+
+def files_in(deployment, found):
+    """Return the files that the containers of a Deployment have by its ConfigMaps and Secrets."""
+    pod = deployment["spec"]["template"]["spec"]
+    inside = {}
+    for volume in pod["volumes"]:
+        keys = list(of_kind(found, "ConfigMap").get(volume.get("configMap", {}).get("name"), {}).get("data", {}))
+        for source in volume.get("projected", {}).get("sources", ()):
+            keys += [item["path"] for item in source["secret"]["items"]]
+        inside[volume["name"]] = keys
+    mounts = [mount for container in pod["containers"] for mount in container["volumeMounts"]]
+    return {f"{mount['mountPath']}/{key}" for mount in mounts for key in inside[mount["name"]]}
+
+
+@pytest.mark.interop
+def test_every_file_that_a_command_in_a_pod_names_is_mounted_there():
+    found = rendered()
+    deployments = of_kind(found, "Deployment")
+    lines = [line for page in LISTED for line in blocks(page.read_text()) if " exec deploy" in line]
+    assert len({line.partition(" -- ")[2].split()[0] for line in lines}) > 1
+    for line in lines:
+        (name,) = re.findall(r" exec deploy(?:ment)?/([\w-]+) -- ", line)
+        named = {word for word in shlex.split(line.partition(" -- ")[2]) if word.startswith("/")}
+        assert named <= files_in(deployments[name], found), line
