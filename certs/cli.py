@@ -1,14 +1,14 @@
 """The command `admend-certs`: issue, rotate, rotate-signing-key, show.
 
-Owns arguments, exit codes and what is printed. Exit codes: 0 done, 1 failed, 2 usage (a wrong
-configuration included). With `--json` exactly one
-document goes to standard output; messages go to standard error.
+Owns arguments, exit codes and what is printed. Exit codes: 0 done, 1 failed, 2 usage (a wrong configuration included),
+130 interrupted. With `--json` exactly one document goes to standard output; messages go to standard error.
 """
 
 import argparse
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ from certs.rotate import keep_fresh, reconcile, rotate_signing
 from certs.settings import load_settings
 from certs.store import FolderStore, Store
 
-EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 Row = dict[str, object]
 
@@ -42,6 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (CertificateError, SettingsError) as error:
         print(f"admend-certs: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_USAGE if isinstance(error, SettingsError) else EXIT_FAILED)
+    except BrokenPipeError:  # who reads the output has had enough of it, and so has the interpreter's last flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+    except OSError as error:
+        print(f"admend-certs: {error.filename or 'failed'}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
     sys.exit(EXIT_DONE)
 
 

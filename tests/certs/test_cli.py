@@ -106,3 +106,21 @@ def test_the_signing_key_is_replaced_on_demand_and_the_command_says_when(capsys,
     after = (tmp_path / "signing.pub").read_bytes()
     assert after.startswith(before)
     assert after.count(b"BEGIN PUBLIC KEY") == 2
+
+
+def test_a_reader_that_goes_away_gets_no_trace(capsys, tmp_path):
+    run(capsys, "issue", "--dir", str(tmp_path), "--dns", "a.example")
+    read, write = os.pipe()
+    os.close(read)
+    command = (sys.executable, "-m", "certs.cli", "show", "--dir", str(tmp_path))
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_an_interrupt_ends_the_command_with_130_and_no_trace(capsys, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("certs.cli.reconcile", interrupt)
+    assert run(capsys, "issue", "--dir", str(tmp_path), "--dns", "a.example") == (130, "", "")

@@ -82,5 +82,5 @@ def test_the_exit_codes_are_those_of_the_commands():
     told = [{int(row[0]) for row in rows if row[column]} for column in (1, 2, 3)]
     proxy = {proxy_cli.EXIT_DONE, proxy_cli.EXIT_FAILED, proxy_cli.EXIT_UNSUPPORTED, *proxy_cli.EXITS.values()}
     webhook = {webhook_cli.OK, webhook_cli.FAILED, webhook_cli.USAGE, webhook_cli.INTERRUPTED}
-    certs = {certs_cli.EXIT_DONE, certs_cli.EXIT_FAILED, certs_cli.EXIT_USAGE}
+    certs = {certs_cli.EXIT_DONE, certs_cli.EXIT_FAILED, certs_cli.EXIT_USAGE, certs_cli.EXIT_INTERRUPTED}
     assert told == [proxy, webhook, certs]
