@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Annotated, Any, BinaryIO, cast
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, ValidationError
 
+from proxy.api import make_printable
 from proxy.audit.event import SCHEMA_VERSION, AuditEvent
-from proxy.errors import MalformedInput, UsageError
+from proxy.errors import UsageError
 
 MAX_LINE = 4 << 20  # bytes; the webhook's lines have at most a few hundred thousand
 FIRST_LINES = 1000  # of a file, among which its first event is looked for
@@ -29,10 +30,19 @@ INPUT = Path("-")  # standard input
 _OLDEST = datetime.min.replace(tzinfo=UTC)
 
 
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("no time that UTC has") from error
+
+
 class ReadEvent(AuditEvent):
     """An event of this version or an older one; fields that a newer admend added are passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    time: Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 @dataclass(slots=True)
@@ -41,13 +51,13 @@ class Passed:
 
     others: int = 0  # lines of somebody else
     newer: int = 0  # events of a version that is not known here
-    damaged: int = 0  # events that cannot be read, and lines that are too long
+    damaged: int = 0  # events that cannot be read, lines that are too long, archives that are cut off
     first: str = ""  # where the first damaged one is, and what is wrong with it
 
     def damage(self, where: str, what: str) -> None:
-        """Count a damaged line."""
+        """Count what is damaged; names of files and of fields may come from anybody."""
         self.damaged += 1
-        self.first = self.first or f"{where}: {what}"
+        self.first = self.first or make_printable(f"{where}: {what}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,6 @@ def read_events(paths: Sequence[Path], passed: Passed) -> Iterator[Read]:
 
     Raises:
         UsageError: there is no such file.
-        MalformedInput: a gzip file is cut short or damaged; the events before that have been given.
     """
     files = [file for path in paths for file in _files(path)]
     if len(files) > 1:
@@ -92,11 +101,7 @@ def _first_time(path: Path) -> datetime:
     """Return the time of a file's first event; standard input cannot be looked at twice and comes last."""
     if path == INPUT:
         return datetime.max.replace(tzinfo=UTC)
-    found = _events(path, Passed(), most=FIRST_LINES)
-    try:
-        first = next(found, None)
-    except MalformedInput:  # it is told when the file is read
-        first = None
+    first = next(_events(path, Passed(), most=FIRST_LINES), None)
     return first.event.time if first else _OLDEST
 
 
@@ -111,7 +116,7 @@ def _events(path: Path, passed: Passed, most: int | None = None) -> Iterator[Rea
                 if read is not None:
                     yield read
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise MalformedInput(f"not a whole gzip file: {error}", file=name) from error
+        passed.damage(name, f"not a whole gzip file: {error}")
 
 
 @contextmanager

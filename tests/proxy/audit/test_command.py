@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.api import Outcome, SkipInfo, UpgradeInfo
 from proxy.audit.event import AuditEvent, render_event
-from proxy.audit.filters import parse_when
+from proxy.audit.filters import Filter, parse_when
 from proxy.audit.reading import MAX_LINE, Passed, read_events
-from proxy.audit.table import HEAD, render_rows
+from proxy.audit.table import HEAD, Summary, render_rows
 from proxy.cli import main
 from proxy.errors import UsageError
 from tests.proxy.audit.events import START, make_event
@@ -181,11 +184,64 @@ def test_what_cannot_be_read_is_counted_and_named_and_the_rest_is_shown(
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: data[:40] + b"\0" * 40 + data[80:]])
-def test_a_damaged_archive_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path, damage: Any) -> None:
-    (tmp_path / "log.gz").write_bytes(damage(gzip.compress(lines_of() * 20)))
-    code, _, err = audit(capsys, tmp_path / "log.gz")
+@pytest.mark.parametrize("form", ["--json", "--summary"])
+def test_a_damaged_archive_is_named_and_other_files_are_shown(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, damage: Any, form: str
+) -> None:
+    (tmp_path / "log.1.gz").write_bytes(damage(gzip.compress(lines_of(EVENTS[:1]) * 20)))
+    (tmp_path / "log").write_bytes(lines_of(EVENTS[3:]))
+    code, out, err = audit(capsys, tmp_path, form)
     assert code == 1
-    assert "log.gz: not a whole gzip file" in err
+    assert "log.1.gz: not a whole gzip file" in err
+    assert "uid-4" in out if form == "--json" else "evicted" in out
+    assert form != "--json" or all(json.loads(line) for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"time": "0001-01-01T00:00:00+14:00"},
+        {"time": "2026-11-22T12:00:00"},
+        {"time": 1e400},
+        {"platforms": {"\x1b[2J\x9b": "new"}},
+        {"upgrades": "many"},
+        {"milliseconds": -1},
+    ],
+)
+@pytest.mark.parametrize("form", [[], ["--summary"], ["--since", "2026-01-01"]])
+def test_a_hostile_line_is_counted_and_nothing_else(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, change: dict[str, Any], form: list[str]
+) -> None:
+    for name in ("one\x1b[31m", "two"):  # several files are put in order by the times of their lines
+        (tmp_path / name).write_text(json.dumps(json.loads(render_event(EVENTS[0])) | change) + "\n")
+        (tmp_path / f"{name}-good").write_bytes(lines_of(EVENTS[1:2]))
+    code, out, err = audit(capsys, tmp_path, *form)
+    assert code == 1
+    assert "bank" in out
+    assert "audit lines that cannot be read: 2, the first: " in err
+    assert all(line.isprintable() for line in (out + err).splitlines())
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(tuple(AuditEvent.model_fields)),
+        st.none() | st.integers() | st.floats() | st.text() | st.datetimes().map(str) | st.lists(st.text()),
+    )
+)
+def test_whatever_a_line_holds_nothing_fails(changes: dict[str, Any]) -> None:
+    line = json.dumps(json.loads(render_event(EVENTS[0])) | changes).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "log"
+        path.write_bytes(line)
+        passed = Passed()
+        events = [read.event for read in read_events([path, path], passed)]
+    wanted = Filter(since=START, until=START + timedelta(days=1), image=["*a"], cve=["*"])
+    summary = Summary()
+    for event in events:
+        wanted.takes(event)
+        summary.add(event)
+    assert all(row.isprintable() for row in [*render_rows(events), *summary.render()])
+    assert len(events) + passed.damaged + passed.newer + passed.others == 2
 
 
 @pytest.mark.parametrize(
