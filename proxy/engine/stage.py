@@ -240,6 +240,27 @@ class Stage:
                 found += [Entry(below, Kind.WHITEOUT) for below in self._lost(path)]
         return tuple(sorted({entry.path: entry for entry in found}.values(), key=lambda entry: entry.path))
 
+    @property
+    def changed(self) -> frozenset[str]:
+        """The paths of what was changed, whatever became of it."""
+        return frozenset(self._changed)
+
+    def differs(self, other: "Stage") -> str:
+        """Return a path at which another tree of the same image is not as this one, times aside, or nothing."""
+        for path in sorted(self.changed | other.changed):
+            here, there = self.get(path), other.get(path)
+            if here == there:
+                continue
+            if (
+                here is None
+                or there is None
+                or replace(here, mtime=0, content=None) != replace(there, mtime=0, content=None)
+            ):
+                return path
+            if here.kind is Kind.FILE and here.content != there.content and self.read(path) != other.read(path):
+                return path
+        return ""
+
     def _bytes(self, entry: Entry) -> bytes:
         """Return what is in a file that was changed here."""
         if isinstance(entry.content, Span):

@@ -162,8 +162,11 @@ def _install(call: Call) -> Verdict:
 
 
 def _chmod(call: Call) -> Verdict:
+    known = call.known() or [""]
     split = call.options("fv")
     words = None if split is None else split[1]
+    if re.fullmatch(r"[-+][rx]+", known[0]):  # scripts run under the umask 022, which lets these be
+        words = [f"a{known[0]}", *known[1:]]
     if words is None or len(words) < 2 or not all(placed(path) for path in words[1:]):  # noqa: PLR2004
         return DOES
     for path in words[1:]:

@@ -46,6 +46,13 @@ def record_upgrade(
     db = db.adding(payload.package for payload in payloads)
     recording = Recording(fs, db, payloads, unscripted, removed)
     recording.run()
+    if removed:
+        other = Recording(fs, db, payloads, unscripted, removed)
+        other.run(late=True)
+        path = recording.stage.differs(other.stage)
+        if path:
+            reason = f"it is not certain whether it goes before others are unpacked, and /{path} shows it"
+            raise NotRecordable(dict.fromkeys(removed, reason))
     return add_parents(recording.stage.entries(), fs)
 
 
@@ -90,20 +97,21 @@ class Recording:
         """How many changes the scripts of each package made, by key."""
         return {**self._touched, **{key: scripts.changes for key, scripts in self._scripts.items()}}
 
-    def run(self) -> None:
-        """Do all of it; raises NotRecordable."""
+    def run(self, *, late: bool = False) -> None:
+        """Do all of it; raises NotRecordable.
+
+        With `late` packages go only when one comes that must not be with them.
+        """
         _check_shared(self._items)
+        gone = [record.installed.package for record in self._removed]
+        after = [not late or any(_excludes(payload, package) for package in gone) for _, payload in self._items]
+        for item, waits in zip(self._items, after, strict=True):
+            if not waits:
+                self._unpack(*item)
         self._remove()
-        for record, payload in self._items:
-            scripts = self._scripts.get(record.installed.key)
-            if scripts is not None:
-                scripts.before_unpacking()
-            try:
-                self._record(record, payload, self._unpacking.unpack(record, payload))
-            except Misplaced as error:
-                raise NotRecordable({record.installed.key: str(error)}) from error
-            if scripts is not None:
-                scripts.after_unpacking()
+        for item, waits in zip(self._items, after, strict=True):
+            if waits:
+                self._unpack(*item)
         self._stanzas |= self._simple.unpack()
         if self._stanzas or self._gone:
             self._write_status()
@@ -113,6 +121,17 @@ class Recording:
             tell_triggered(self.stage, self._db, self._triggers)
         self._simple.finish()
         self._renew_manifest()
+
+    def _unpack(self, record: Record, payload: Payload) -> None:
+        scripts = self._scripts.get(record.installed.key)
+        if scripts is not None:
+            scripts.before_unpacking()
+        try:
+            self._record(record, payload, self._unpacking.unpack(record, payload))
+        except Misplaced as error:
+            raise NotRecordable({record.installed.key: str(error)}) from error
+        if scripts is not None:
+            scripts.after_unpacking()
 
     def _remove(self) -> None:
         """Remove the packages that go, if what takes over from them must not be with them."""

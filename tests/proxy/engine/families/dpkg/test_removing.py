@@ -167,3 +167,18 @@ def test_an_upgrade_that_takes_files_of_it_and_could_be_with_it_is_a_reason(tmp_
     old = Deb("old", "1", files={"usr/a": b"1", "usr/b": b"1"})
     taker = Deb("kept", "2", fields="Replaces: old\n", files={"usr/a": b"2"})
     assert "it takes over files of old" in refused(tmp_path, Case((KEPT, old), [taker], removed=["old"]))
+
+
+def test_a_package_whose_going_others_see_or_not_is_a_reason(tmp_path: Path) -> None:
+    script = b'#!/bin/sh\nif [ -e "$DPKG_ROOT/usr/a" ]; then rm -f "$DPKG_ROOT/etc/seen"; fi\n'
+    looks = Deb("looks", "2", files={"usr/looks": b"2"}, control={"preinst": script})
+
+    def owner(root: Path) -> None:
+        (root / "etc").mkdir(exist_ok=True)
+        (root / "etc/seen").write_text("removed by who sees it")
+
+    old = Deb("old", "1", files={"usr/a": b"1"})
+    reason = refused(
+        tmp_path, Case((KEPT, replace(looks, version="1", control={}), old), [NEWER, looks], owner, removed=["old"])
+    )
+    assert "not certain whether it goes before others are unpacked, and /etc/seen shows it" in reason

@@ -64,6 +64,10 @@ chmod u+x,go-r $R/etc/b
 chmod 2755 $R/srv/d
 chmod a=r $R/etc/c
 """,
+    "modes for everybody": r"""
+chmod +x $R/etc/a
+chmod -rx $R/etc/b
+""",
     "text goes into files": r"""
 echo one > $R/etc/n
 printf "%s-%s\n" a b >> $R/etc/n
