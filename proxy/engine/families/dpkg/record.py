@@ -22,7 +22,7 @@ from proxy.engine.families.dpkg.database import INFO, MANIFEST, STATUS, DpkgDb, 
 from proxy.engine.families.dpkg.deb822 import Stanza, parse_relations, parse_stanzas, render_stanzas
 from proxy.engine.families.dpkg.extendedstates import mark_automatic
 from proxy.engine.families.dpkg.filters import Filters, read_filters
-from proxy.engine.families.dpkg.removing import remove
+from proxy.engine.families.dpkg.removing import in_order, remove
 from proxy.engine.families.dpkg.scripts import Scripts, tell_triggered
 from proxy.engine.families.dpkg.simple import SimpleUpgrade
 from proxy.engine.families.dpkg.statusentry import render_status, retire_conffiles
@@ -82,7 +82,7 @@ class Recording:
         self._simple = SimpleUpgrade(self.stage, db, self._others, self._filters)
         self._stanzas: dict[str, Stanza] = {}  # that changed, by key
         self._triggers = Triggers(self.stage)
-        self._removed = [db.records[key] for key in sorted(removed)]
+        self._removed = in_order([db.records[key] for key in sorted(removed)])
         self._gone: set[str] = set()  # keys of packages that leave no record
         self._unscripted = unscripted
         self._touched: dict[str, int] = {}

@@ -12,6 +12,7 @@ of one architecture are removed; anything else raises NotRecordable with the rea
 Specification: dpkg(1), Debian Policy 6.6, 6.8
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.engine.families.dpkg.database import INFO, DpkgDb, Form, Record
@@ -53,6 +54,29 @@ def remove(state: Unpacking, db: DpkgDb, record: Record, triggers: Triggers, *, 
     told = Interested(record.installed.key, package.arch, same=same)
     triggers.unpack(told, db.info(record, "triggers") or b"", b"", touched)
     return Removed(work.write(left), scripts.changes if scripts is not None else 0)
+
+
+def in_order(records: Sequence[Record]) -> list[Record]:
+    """Return packages in the order in which they go: one that needs another before that one."""
+    needing: dict[str, list[Record]] = {}
+    for record in records:
+        for group in record.installed.package.requires:
+            for one in group:
+                needing.setdefault(one.name, []).append(record)
+    ordered: dict[str, Record] = {}
+    seen: set[str] = set()
+    todo = [(record, False) for record in reversed(records)]
+    while todo:
+        record, ready = todo.pop()
+        key, package = record.installed.key, record.installed.package
+        if ready:
+            ordered[key] = record
+        elif key not in seen:
+            seen.add(key)
+            names = {package.name, *(one.name for one in package.provides)}
+            todo.append((record, True))
+            todo += [(other, False) for name in sorted(names) for other in reversed(needing.get(name, []))]
+    return list(ordered.values())
 
 
 def render_leftover(old: Stanza) -> Stanza:

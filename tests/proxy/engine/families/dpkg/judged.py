@@ -116,11 +116,11 @@ def patch(root: Path, debs: Sequence[Deb], built: Sequence[Path], removed: Seque
         entries = record_upgrade(fs, db, payloads, removed=removed)
     except NotRecordable as error:
         return str(error)
-    apply(root, [_held(fs, entry) for entry in entries], whole)
+    apply(root, [held(fs, entry) for entry in entries], whole)
     return ""
 
 
-def _held(fs: RootFS, entry: Entry) -> Entry:
+def held(fs: RootFS, entry: Entry) -> Entry:
     """Return the entry with the image's own bytes in it, where it moved a file of the image."""
     if isinstance(entry.content, Span) and entry.content.file != SPOOL:
         return replace(entry, content=fs.read_span(entry.content))

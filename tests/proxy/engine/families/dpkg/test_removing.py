@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.engine.families.dpkg.debs import Deb, run
-from tests.proxy.engine.families.dpkg.judged import Case, conffiles, judged, refused
+from proxy.engine.families.dpkg.database import Record, open_database
+from proxy.engine.families.dpkg.removing import in_order
+from tests.proxy.engine.families.dpkg.debs import Deb, install, open_tree, run
+from tests.proxy.engine.families.dpkg.judged import CHROOTLESS, Case, conffiles, judged, refused
 from tests.proxy.engine.filesystems import Link
 
 pytestmark = pytest.mark.interop
@@ -182,3 +184,41 @@ def test_a_package_whose_going_others_see_or_not_is_a_reason(tmp_path: Path) -> 
         tmp_path, Case((KEPT, replace(looks, version="1", control={}), old), [NEWER, looks], owner, removed=["old"])
     )
     assert "not certain whether it goes before others are unpacked, and /etc/seen shows it" in reason
+
+
+def test_one_that_needs_another_goes_before_it(tmp_path: Path) -> None:
+    script = b'#!/bin/sh\nif [ "$1" = remove ] && [ ! -e "$DPKG_ROOT/usr/NAME" ]; then rm -f "$DPKG_ROOT/etc/it"; fi\n'
+    needs = {
+        "a": "",
+        "b": "Depends: a\n",
+        "c": "Depends: e | b\n",
+        "d": "Depends: v\n",
+        "e": "Depends: d\nProvides: v\n",
+    }
+    debs = [
+        Deb(name, "1", fields=field, files={f"usr/{name}": b"1"}, control={"prerm": script.replace(b"NAME", seen)})
+        for (name, field), seen in zip(needs.items(), (b"b", b"a", b"x", b"x", b"x"), strict=True)
+    ]
+
+    def owner(root: Path) -> None:
+        (root / "etc").mkdir(exist_ok=True)
+        (root / "etc/it").write_text("removed where b goes first")
+        (root / "usr/x").write_text("")
+
+    found = judged(tmp_path, Case((KEPT, *debs[:3]), [NEWER], owner, removed=["a", "b", "c"]))
+    assert "etc/it" not in found
+    assert [record.installed.key for record in in_order(records_of(tmp_path / "more", debs))] == [
+        "c",
+        "b",
+        "a",
+        "e",
+        "d",
+    ]
+
+
+def records_of(folder: Path, debs: list[Deb]) -> list[Record]:
+    folder.mkdir()
+    install(folder, *(deb.build(folder / "built") for deb in debs), options=CHROOTLESS)
+    db = open_database(open_tree(folder))
+    assert db is not None
+    return list(db.records.values())
