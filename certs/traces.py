@@ -1,45 +1,34 @@
 """Spans for OpenTelemetry: from an admission at the webhook to the push of a patched image by the proxy.
 
-Owns how spans are made, handed from one process to the other (`traceparent`) and sent. Without an endpoint nothing of
-OpenTelemetry is imported and nothing is made. Spans wait in memory (`QUEUE` of them), a thread sends them; a collector
-that is slow or away costs spans, never an admission. Attributes hold references, names and words of this program, never
-a secret. docs/tracing.md describes every span.
-Specifications: https://www.w3.org/TR/trace-context/, https://opentelemetry.io/docs/specs/otlp/#otlphttp
+Owns how spans are made and handed from one process to the other (`traceparent`); `collector` sends them. Without an
+endpoint nothing of OpenTelemetry is imported and nothing is made. Attributes hold references, names and words of this
+program, never a secret. docs/tracing.md describes every span.
+Specification: https://www.w3.org/TR/trace-context/
 """
 
 import asyncio
 import logging
-import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from certs.errors import SettingsError
 from certs.logs import TRACE_ID
 from certs.tracing import TracingConfig
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span as OtelSpan
 
 TRACEPARENT = "traceparent"  # the header
-QUEUE = 2048  # spans that wait
-BATCH = 512
-PAUSE = 1.0  # seconds that a batch waits for more spans
-TIMEOUT = 5.0  # seconds of one request to the collector, all its attempts together
 DRAIN = 3.0  # seconds that the end waits
-SAID_SECONDS = 60.0  # between two lines about a collector
-MAX_TOKEN = 16 << 10  # bytes
 MAX_VALUE = 1024  # characters of an attribute
-SDK = "opentelemetry"  # its logger, which tells of a collector that does not take spans
 
-RESULTS = ("made", "sent", "lost")
+RESULTS = ("made", "sent", "lost", "dropped")
 
 Kind = Literal["internal", "server", "client"]
 Value = str | int | float | bool
@@ -93,7 +82,8 @@ _CURRENT: ContextVar["_Made | None"] = ContextVar("span", default=None)
 class Tracing:
     """Makes spans; this one makes none.
 
-    `counts` has the spans by what became of them: `made`, `sent`, `lost` (the collector did not take them).
+    `counts` has the spans by what became of them: `made`, `sent`, `lost` (the collector did not take them), `dropped`
+    (too many waited).
     """
 
     def __init__(self) -> None:
@@ -167,10 +157,18 @@ class _Sending(Tracing):
         return _Made(span, self)
 
     async def close(self) -> None:
-        ended = asyncio.get_running_loop().run_in_executor(None, self._provider.shutdown)
+        # A thread that nobody joins: one of an executor would be waited for at the end of the process.
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+        def shut_down() -> None:
+            self._provider.shutdown()
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(ended.set)
+
+        threading.Thread(target=shut_down, name="last-spans", daemon=True).start()
         try:
             async with asyncio.timeout(DRAIN):
-                await asyncio.shield(ended)
+                await ended.wait()
         except TimeoutError:
             log.warning("the collector did not take the last spans in %.0f s", DRAIN)
 
@@ -229,87 +227,7 @@ def open_tracing(config: TracingConfig, service: str) -> Tracing:
     """
     if config.endpoint is None:
         return Tracing()
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - 25 MiB
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - likewise
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - likewise
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - likewise
-    from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio  # noqa: PLC0415 - likewise
+    from certs.collector import open_provider  # noqa: PLC0415 - 25 MiB
 
-    for name, path in (("ca_file", config.ca_file), ("token_file", config.token_file)):
-        if path is not None and not path.is_file():
-            raise SettingsError(f"tracing.{name}: {path} is no file")
-    exporter = OTLPSpanExporter(
-        config.endpoint,
-        certificate_file=str(config.ca_file) if config.ca_file else None,
-        timeout=TIMEOUT,
-        session=_session(config),
-    )
     counts = Counter[str]()
-    resource = Resource.create({"service.name": service, "service.version": version("admend")})
-    provider = TracerProvider(ParentBasedTraceIdRatio(config.sample), resource, shutdown_on_exit=False)
-    provider.add_span_processor(
-        BatchSpanProcessor(_counting(exporter, counts), QUEUE, 1000 * PAUSE, BATCH, 1000 * TIMEOUT)
-    )
-    sdk = logging.getLogger(SDK)
-    sdk.propagate = False
-    sdk.handlers = [_Told()]
-    return _Sending(provider, counts)
-
-
-def _session(config: TracingConfig) -> Any:
-    """Return a session that follows no redirect, reads no environment, and reads its token anew for each request."""
-    import requests  # noqa: PLC0415 - only where traces are made
-
-    session = requests.Session()
-    session.trust_env = False
-    session.max_redirects = 0
-    file = config.token_file
-    if file is not None:
-
-        def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
-            request.headers["Authorization"] = f"Bearer {_read_token(file)}"
-            return request
-
-        session.auth = authorize
-    return session
-
-
-def _read_token(file: Path) -> str:
-    token = file.read_text().strip()
-    if not re.fullmatch(r"[!-~]+", token) or len(token) > MAX_TOKEN:
-        raise SettingsError(f"tracing.token_file: {file} holds no token: one line of printable ASCII")
-    return token
-
-
-def _counting(exporter: "SpanExporter", counts: Counter[str]) -> "SpanExporter":
-    """Return an exporter that counts, and for which nothing that goes wrong with the collector is an error of ours."""
-    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult  # noqa: PLC0415 - only where traces are made
-
-    class Counting(SpanExporter):
-        def export(self, spans: "Sequence[ReadableSpan]") -> "SpanExportResult":
-            try:
-                result = exporter.export(spans)
-            except Exception as error:  # noqa: BLE001 - a redirect, a token that cannot be read, whatever a collector does
-                logging.getLogger(SDK).warning("%s", error)
-                result = SpanExportResult.FAILURE
-            counts["sent" if result is SpanExportResult.SUCCESS else "lost"] += len(spans)
-            return result
-
-        def shutdown(self) -> None:
-            exporter.shutdown()
-
-    return Counting()
-
-
-class _Told(logging.Handler):
-    """Says what the SDK says of a collector that takes no spans, in a line and now and then only."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._last = -SAID_SECONDS
-
-    def emit(self, record: logging.LogRecord) -> None:
-        now = time.monotonic()
-        if now - self._last >= SAID_SECONDS:
-            self._last = now
-            log.warning("spans are lost: %s", record.getMessage())
+    return _Sending(open_provider(config, service, counts), counts)

@@ -66,7 +66,8 @@ VALUES = {
             "http": {"url": "https://audit.example/x", "existingSecret": "audit", "keys": ["token"]},
         },
         "tracing": {
-            "endpoint": "http://collector.example:4318/v1/traces",
+            "endpoint": "https://collector.example:4318/v1/traces",
+            "attributes": {"deployment.environment.name": "test"},
             "existingSecret": "traces",
             "keys": ["ca.crt", "token"],
         },

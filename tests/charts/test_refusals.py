@@ -45,6 +45,21 @@ POLICY = {"validatingPolicy": {"enabled": True}, "enforce": {"held": "deny"}}
             "add a rule for https://audit.example to networkPolicy",
         ),
         ({"tracing": {"endpoint": "http://c.example:4318"}}, "tracing.endpoint: the network policy"),
+        (
+            {
+                "tracing": {"endpoint": "http://c.example:4318", "existingSecret": "t", "keys": ["token"]},
+                "networkPolicy": {"enabled": False},
+            },
+            "tracing.keys: a token goes over TLS only",
+        ),
+        (
+            {
+                "audit": {"http": {"url": "http://a.example", "existingSecret": "a", "keys": ["token"]}},
+                "networkPolicy": {"enabled": False},
+            },
+            "audit.http.keys: a token goes over TLS only",
+        ),
+        ({"tracing": {"attributes": {"Team": "x"}}}, "Team"),
         ({"audit": {"http": {"url": "https://user:password@audit.example"}}}, "url"),
         ({"pullSecrets": {"namespaces": ["team-*"]}}, "namespaces"),
         ({"mode": "sometimes"}, "mode"),

@@ -228,7 +228,8 @@ def test_logs_audit_lines_and_traces_go_where_the_values_say():
     assert str(webhook.audit.http.token_file) == "/etc/admend/audit/token"
     assert webhook.audit.http.ca_file is None
     for each in (webhook, proxy):
-        assert each.tracing.endpoint == "http://collector.example:4318/v1/traces"
+        assert each.tracing.endpoint == "https://collector.example:4318/v1/traces"
+        assert each.tracing.attributes == {"deployment.environment.name": "test"}
         assert str(each.tracing.ca_file) == "/etc/admend/tracing/ca.crt"
     assert config(render("default"), "webhook").tracing.endpoint is None
     assert config(render("default"), "proxy").log.format == "json"

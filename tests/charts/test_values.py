@@ -9,6 +9,7 @@ from tests.charts.values_page import PAGE, VALUES_FILE, keys_of, parse_values, r
 
 FREE = {
     ("webhook", "objectSelector"),
+    ("tracing", "attributes"),
     ("certs", "certManager", "issuerRef"),
 }  # empty by default, with keys of their own
 

@@ -6,13 +6,14 @@ Specification: https://opentelemetry.io/docs/specs/otlp/#otlphttp
 import gzip
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Got:
     end: int
     failed: bool
     values: Mapping[str, str]
+    resource: Mapping[str, str]
 
 
 @dataclass
@@ -79,11 +81,15 @@ class Collector:
         return f"http://127.0.0.1:{self._server.server_port}/v1/traces"
 
 
+def _texts(attributes: Iterable[KeyValue]) -> Mapping[str, str]:
+    return {item.key: item.value.string_value for item in attributes}
+
+
 def _parse(body: bytes) -> list[Got]:
     request = ExportTraceServiceRequest.FromString(body)
     return [
         Got(
-            service=next(item.value.string_value for item in group.resource.attributes if item.key == "service.name"),
+            service=_texts(group.resource.attributes)["service.name"],
             name=span.name,
             trace=span.trace_id.hex(),
             id=span.span_id.hex(),
@@ -91,7 +97,8 @@ def _parse(body: bytes) -> list[Got]:
             start=span.start_time_unix_nano,
             end=span.end_time_unix_nano,
             failed=span.status.code == 2,
-            values={item.key: item.value.string_value for item in span.attributes},
+            values=_texts(span.attributes),
+            resource=_texts(group.resource.attributes),
         )
         for group in request.resource_spans
         for scope in group.scope_spans

@@ -35,6 +35,12 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- range $what, $to := dict "audit.http" (list .Values.audit.http.url .Values.audit.http) "tracing" (list .Values.tracing.endpoint .Values.tracing) -}}
+{{- $values := last $to -}}
+{{- if and $values.existingSecret (has "token" $values.keys) (hasPrefix "http:" (first $to)) -}}
+{{- fail (printf "%s.keys: a token goes over TLS only, and %s is no https address" $what (first $to)) -}}
+{{- end -}}
+{{- end -}}
 {{- range $part := list "webhook" "proxy" -}}
 {{- $scaling := (index $.Values $part).autoscaling -}}
 {{- if and $scaling.enabled (gt (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}

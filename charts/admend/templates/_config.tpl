@@ -87,7 +87,7 @@ operator's `config` wins over what is written here. */}}
 {{- define "admend.tracingConfig" -}}
 {{- with .Values.tracing -}}
 {{- if .endpoint -}}
-{{- toYaml (merge (dict "endpoint" .endpoint "sample" .sample) (include "admend.fileKeys" (dict "values" . "folder" "tracing") | fromYaml)) -}}
+{{- toYaml (merge (dict "endpoint" .endpoint "sample" .sample "attributes" .attributes) (include "admend.fileKeys" (dict "values" . "folder" "tracing") | fromYaml)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
