@@ -28,6 +28,7 @@ from tests.differential.trees import extract
 from tests.support import REPOSITORY
 
 PATCH = "from proxy.cli import main; main()"
+PLAN = "from tests.differential.planner import main; main()"
 EXPLAINED = frozenset({"none", "reproduced"})
 
 
@@ -85,13 +86,13 @@ def write_image(layers: Sequence[Path], folder: Path) -> Path:
     return folder
 
 
-def patch(layout: Path, out: Path, settings: Mapping[str, Any]) -> Patched:
-    """Patch an image with the command, in a process of its own."""
+def patch(layout: Path, out: Path, settings: Mapping[str, Any], *, plan_only: bool = False) -> Patched:
+    """Patch an image with the command, in a process of its own, or say what it would like to do."""
     config = out.with_suffix(".yaml")
     config.write_text(yaml.safe_dump(dict(settings)))
     words = ["patch", f"oci:{layout}:it", "-o", f"oci:{out}:it", "--json", "--config", str(config)]
     done = subprocess.run(
-        [sys.executable, "-c", PATCH, *words],
+        [sys.executable, "-c", PLAN if plan_only else PATCH, *words, *(["--dry-run"] if plan_only else [])],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,

@@ -63,6 +63,23 @@ def _machine(root: Root, folder: Path) -> Offer:
     return Offer(tuple(source.suite for source in found), layers, _settings(uris), missing)
 
 
+def offer_later(root: Root, later: Root, folder: Path) -> Offer:
+    """Return a root file system as one has it who is about to upgrade it to a later release."""
+    found = _found(later)[1]
+    tree = folder / "release"
+    (tree / "usr/lib").mkdir(parents=True)
+    lines = f'ID={later.distribution}\nVERSION_ID="{later.version}"\nVERSION_CODENAME={later.suite}\n'
+    (tree / "usr/lib/os-release").write_text(lines)
+    pack(tree, folder / "release.tar")
+    suites = [(item.uri, item.suite) for item in found]
+    layers = (
+        tree_of(root, _found(root)[1][0].uri),
+        _list(folder, suites, key=Path(KEYRING)),
+        folder / "release.tar",
+    )
+    return Offer(tuple(suite for _, suite in suites), layers, _settings(sorted({uri for uri, _ in suites})))
+
+
 def _found(root: Root) -> tuple[Sequence[PackageSource], list[PackageSource]]:
     """Return the suites that the release should have, and those that the archive has; the release's is the first."""
     distribution = Distribution(root.distribution, root.version, root.suite)

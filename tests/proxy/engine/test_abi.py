@@ -234,3 +234,11 @@ def test_the_package_that_brings_the_library_is_refused(owners, paths, blamed):
     with pytest.raises(NotRecordable) as error:
         refuse_broken(image(OLD), Database(owners), payloads, files({X: library("stop@@X_1")}))
     assert set(error.value.reasons) == blamed
+
+
+def test_a_package_that_would_take_a_needed_library_away_is_not_removed():
+    payloads = {"y": payload("y", "usr/share/y")}
+    with pytest.raises(NotRecordable) as error:
+        refuse_broken(image(OLD), Database({X: ("x",)}), payloads, files({X: None}), {"x"})
+    assert set(error.value.reasons) == {"x"}
+    refuse_broken(image({X: OLD[X]}), Database({X: ("x",)}), payloads, files({X: None}), {"x"})  # nobody asks for it

@@ -147,5 +147,6 @@ def test_family_that_only_inspects_says_so_and_refuses_the_rest(family: Family) 
         family.candidates(fs, db, [])
     with pytest.raises(Unsupported, match=family.inspect_only):
         family.record(fs, db, [])
+    assert family.judge_removal(fs, db, db.packages[0].key).reason == family.inspect_only
     with pytest.raises(Unsupported, match=family.inspect_only):
         next(family.refresh(source, SourceSettings(), datetime.now(UTC), io.BytesIO()))
