@@ -1,8 +1,8 @@
 """Audit: one JSON line per container of an admission, saying what happened and why, and where these lines go.
 
 `event` owns the fields, `log` the way from an event to the sinks, `queue` what waits, `file` and `http` two of the
-sinks, `config` their settings; `reading`, `filters` and `table` answer questions about lines (`admend audit`).
-docs/audit.md describes the format.
+sinks, `config` their settings; `reading`, `pieces`, `filters` and `table` answer questions about lines
+(`admend audit`). docs/audit.md describes the format.
 """
 
 from proxy.audit.config import AuditConfig, FileSinkConfig, HttpSinkConfig

@@ -1,8 +1,9 @@
 """Audit lines out of files, folders, gzip archives and standard input, among whatever else a log holds.
 
 Owns the way from bytes to events. A line may have something before its JSON object (what `kubectl logs --prefix
---timestamps` and container runtimes write), or be the text of a line of Docker's json-file log. Lines of other kinds
-are passed over and counted; memory does not grow with the input.
+--timestamps` and container runtimes write), or be the text of a line of Docker's json-file log; the pieces into which
+runtimes cut long lines are put together (`pieces`). Lines of other kinds are passed over and counted; memory does not
+grow with the input.
 """
 
 import gzip
@@ -21,6 +22,7 @@ from pydantic import AfterValidator, AwareDatetime, ConfigDict, ValidationError
 
 from proxy.api import make_printable
 from proxy.audit.event import SCHEMA_VERSION, AuditEvent
+from proxy.audit.pieces import join_pieces
 from proxy.errors import UsageError
 
 MAX_LINE = 4 << 20  # bytes; the webhook's lines have at most a few hundred thousand
@@ -109,7 +111,7 @@ def _events(path: Path, passed: Passed, most: int | None = None) -> Iterator[Rea
     name = "standard input" if path == INPUT else str(path)
     try:
         with _open(path) as stream:
-            for number, line in enumerate(_lines(stream), 1):
+            for number, line in join_pieces(enumerate(_lines(stream), 1), MAX_LINE):
                 if most is not None and number > most:
                     return
                 read = _parse(line, f"{name}:{number}", passed)
@@ -168,8 +170,6 @@ def _object(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(line[start:])
-        if isinstance(found, dict) and isinstance(text := found.get("log"), str) and "stream" in found:
-            found = json.loads(text)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

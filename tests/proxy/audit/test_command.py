@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from proxy.api import Outcome, SkipInfo, UpgradeInfo
 from proxy.audit.event import AuditEvent, render_event
 from proxy.audit.filters import Filter, parse_when
+from proxy.audit.pieces import join_pieces
 from proxy.audit.reading import MAX_LINE, Passed, read_events
 from proxy.audit.table import HEAD, Summary, render_rows
 from proxy.cli import main
@@ -141,6 +142,8 @@ def test_lines_are_found_in_the_logs_of_containers_and_among_others(
         b"2026-11-22 INFO certs: a certificate ends in 3 days\n",
         b'{"level": "info", "message": "JSON of somebody else"}\n',
         b"\xff\xfe{not JSON\n",
+        b'{"log": "of somebody else", "stream": []}\n',
+        b'{"log": ["of somebody else"], "stream": "stdout"}\n',
         b"2026-11-22T12:00:02Z stdout F " + two,
         docker,
         four.rstrip(b"\n"),
@@ -149,7 +152,44 @@ def test_lines_are_found_in_the_logs_of_containers_and_among_others(
     code, out, err = audit(capsys, tmp_path / "log", "--json")
     assert code == 0
     assert [json.loads(line)["uid"] for line in out.splitlines()] == ["uid-1", "uid-2", "uid-3", "uid-4"]
-    assert err == "admend: passed over, for they are no audit lines: 3\n"
+    assert err == "admend: passed over, for they are no audit lines: 5\n"
+
+
+def cut_by_cri(line: bytes, size: int) -> list[bytes]:
+    """Return a line as containerd keeps it on a node."""
+    pieces = [line.rstrip(b"\n")[at : at + size] for at in range(0, len(line) - 1, size)]
+    marks = [b"P"] * (len(pieces) - 1) + [b"F"]
+    return [b"2026-11-22T12:00:01.5Z stdout %s %s\n" % pair for pair in zip(marks, pieces, strict=True)]
+
+
+def cut_by_docker(line: bytes, size: int) -> list[bytes]:
+    """Return a line as Docker's json-file keeps it."""
+    texts = [line[at : at + size].decode() for at in range(0, len(line), size)]
+    return [json.dumps({"log": text, "stream": "stdout", "time": "x"}).encode() + b"\n" for text in texts]
+
+
+@given(st.sampled_from([cut_by_cri, cut_by_docker]), st.integers(1, 2000), st.integers(0, 400))
+def test_lines_that_a_runtime_cut_into_pieces_are_whole(cut: Any, size: int, fill: int) -> None:
+    wanted = [render_event(make_event(number, reason="x" * fill * number)) for number in range(3)]
+    other = b"2026-11-22T12:00:01.5Z stderr %s INFO something else\n"
+    lines: list[bytes] = []
+    for line in wanted:
+        pieces = cut(line, size)
+        lines += [pieces[0], other % b"P", *pieces[1:], other % b"F"]  # streams take turns
+    whole = [line.rstrip(b"\n") for _, line in join_pieces(enumerate(lines, 1), MAX_LINE)]
+    assert [line for line in whole if b"schema_version" in line] == [line.rstrip(b"\n") for line in wanted]
+    assert len(whole) == 6
+
+
+def test_pieces_without_end_take_no_more_memory_than_a_line_may_have(tmp_path: Path) -> None:
+    piece = b"2026-11-22T12:00:01Z stdout P " + b'{"schema_version" "verdict"' * 2000 + b"\n"
+    (tmp_path / "log").write_bytes(piece * 400 + lines_of())
+    passed = Passed()
+    tracemalloc.start()
+    assert len(list(read_events([tmp_path / "log"], passed))) == len(EVENTS)
+    assert tracemalloc.get_traced_memory()[1] < 4 * MAX_LINE
+    tracemalloc.stop()
+    assert passed.first == f"{tmp_path}/log:1: a line of more than {MAX_LINE} bytes"
 
 
 def test_rotated_and_compressed_files_of_a_folder_come_in_the_order_of_time(
