@@ -8,14 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MIRROR_SECRET = "admend-mirror"  # noqa: S105 - the name of the Secret that the proxy keeps in namespaces for pulls from the mirror
 MAX_IMAGE = 512  # characters: a reference has 255 + 1 + 128 + 1 + 71 at the most
@@ -63,12 +56,6 @@ class UpgradeInfo(Wire):
     reason: Annotated[str, AfterValidator(make_printable)] = ""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
-
-    @model_serializer(mode="wrap")
-    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, str]:
-        """Leave `reason` out where there is none."""
-        fields: dict[str, str] = handler(self)
-        return fields if self.reason else {name: text for name, text in fields.items() if name != "reason"}
 
 
 class SkipInfo(Wire):

@@ -63,10 +63,10 @@ def test_an_audit_event_takes_no_field_that_it_does_not_know():
         AuditEvent.model_validate(event | {"verdikt": "keep"})
 
 
-def test_only_a_package_that_goes_has_a_reason():
+def test_a_package_that_goes_has_a_printable_reason():
     moved = UpgradeInfo(package="p", from_version="1", to_version="2")
     gone = UpgradeInfo(package="q", from_version="1", to_version="", reason="p 2 must not be with q\n")
-    assert moved.model_dump(mode="json") == {"package": "p", "from": "1", "to": "2", "source": "", "effect": ""}
-    assert gone.model_dump(mode="json")["reason"] == "p 2 must not be with q "
+    assert not moved.reason
+    assert gone.reason == "p 2 must not be with q "
     answer = ResolveResponse(outcome="patched", image="x", upgrades=(moved, gone))
     assert ResolveResponse.model_validate_json(answer.model_dump_json()) == answer

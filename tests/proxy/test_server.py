@@ -34,7 +34,7 @@ async def test_a_resolve_is_answered_with_one_document(world: World, client: htt
     answer = await client.post("/v1/resolve", json={"image": image, "wait_seconds": 30}, headers=BEARER)
     document = answer.json()
     assert (answer.status_code, document["outcome"], document["image"]) == (200, "patched", image)
-    assert {tuple(item) for item in document["upgrades"]} == {("package", "from", "to", "source", "effect")}
+    assert {tuple(item) for item in document["upgrades"]} == {("package", "from", "to", "source", "effect", "reason")}
     assert document["milliseconds"] > 0
 
 
