@@ -14,6 +14,7 @@ from certs.store import FolderStore
 from proxy.config import ClusterConfig, FleetConfig, ListenConfig, ProbeConfig, RestartConfig
 from proxy.serve import Proxy
 from tests.charts.rendering import CHART, of_kind, one, render
+from tests.docs.test_metrics_page import rows
 from tests.simulators.kube_api import serve_kube_api, write_kubeconfig
 from tests.simulators.world import World
 from tests.support import REPOSITORY
@@ -28,6 +29,7 @@ OTHERS = {
     "apiserver_admission_webhook_rejection_count",
     "process_resident_memory_bytes",
 }
+TARGET = {"namespace", "pod", "job", "instance", "service"}  # labels of what is scraped
 OPERATING = (REPOSITORY / "docs" / "operating.md").read_text()
 WORD = re.compile(r"\b(?:admend|apiserver|process)_\w+|\bup\b")
 
@@ -74,6 +76,34 @@ async def test_every_figure_that_an_alert_or_a_panel_names_is_served(tmp_path):
     asked = {word for text in queries() for word in WORD.findall(text)}
     assert len(asked) > 10
     assert asked - names == set()
+
+
+def wrong_labels(texts):
+    """Return the labels that expressions select or group by and that their figures do not have."""
+    had = {name: set(text.split(", ")) - {""} | {"le"} for _, name, _, text in rows()}
+    wrong, seen = set(), 0
+    for text in texts:
+        names = [re.sub("_(?:bucket|sum|count)$", "", name) for name in re.findall(r"\badmend_\w+", text)]
+        if not names:
+            continue
+        used = {label for part in re.findall(r"\{([^{}]*)\}", text) for label in re.findall(r"(\w+)\s*(?:=|!)", part)}
+        used |= {label.strip() for part in re.findall(r"\bby \(([^)]*)\)", text) for label in part.split(",")}
+        wrong |= {(label, text) for label in used - TARGET if not any(label in had[name] for name in names)}
+        seen += len(used - TARGET)
+    return wrong, seen
+
+
+def test_panels_select_and_group_by_labels_that_are_there():
+    wrong, seen = wrong_labels(queries())
+    assert wrong == set()
+    assert seen > 10
+
+
+@pytest.mark.interop
+def test_alerts_select_and_group_by_labels_that_are_there():
+    wrong, seen = wrong_labels(rule["expr"] for rule in rules())
+    assert wrong == set()
+    assert seen > 3
 
 
 @pytest.mark.interop

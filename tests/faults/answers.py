@@ -8,7 +8,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from io import StringIO
@@ -63,7 +63,14 @@ async def webhook_before(url: str, folder: Path, **changes: Any) -> AsyncIterato
 
 
 async def admit(
-    webhook: Webhook, log: StringIO, ca: Path, mode: Mode, image: str = IMAGE, *, deadline: float = DEADLINE
+    webhook: Webhook,
+    log: StringIO,
+    ca: Path,
+    mode: Mode,
+    image: str = IMAGE,
+    *,
+    deadline: float = DEADLINE,
+    headers: Mapping[str, str] | None = None,
 ) -> Admitted:
     """Send a review to the path of `mode`, and check the answer as an API server does."""
     uid = f"{UID}-{mode}-{time.perf_counter_ns()}"
@@ -73,7 +80,7 @@ async def admit(
     async with httpx.AsyncClient(verify=client_context(ca), trust_env=False, timeout=deadline) as client:
         start = time.monotonic()
         url = f"https://127.0.0.1:{webhook.port}/mutate/{mode}?timeout={deadline:g}s"
-        answer = await client.post(url, json=review)
+        answer = await client.post(url, json=review, headers=headers)
         seconds = time.monotonic() - start
     assert seconds < deadline
     assert answer.status_code == 200

@@ -26,9 +26,11 @@ from webhook.config import Mode
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-async def admit_one(site: Site, image: str, **options: object) -> dict[str, object]:
-    """Admit a pod in mode permissive; returns its audit line."""
-    found = await admit(site.webhook, site.log, site.keys / "authorities.crt", Mode.PERMISSIVE, image, deadline=10.0)
+async def admit_one(site: Site, image: str, parent: str = "") -> dict[str, object]:
+    """Admit a pod in mode permissive, on behalf of the span `parent`; returns its audit line."""
+    ca = site.keys / "authorities.crt"
+    headers = {"traceparent": parent} if parent else {}
+    found = await admit(site.webhook, site.log, ca, Mode.PERMISSIVE, image, deadline=10.0, headers=headers)
     return dict(found.line)
 
 
@@ -65,6 +67,22 @@ async def test_one_trace_goes_from_the_admission_to_the_push(tmp_path: Path) -> 
     assert not any(span.failed for span in spans)
     assert all(each["made"] == each["sent"] and not each["lost"] for each in counts)
     assert sum(each["made"] for each in counts) == len(spans)
+
+
+async def test_the_trace_of_the_api_server_goes_on(tmp_path: Path) -> None:
+    with Collector() as collector:
+        async with open_site(tmp_path, {"endpoint": collector.endpoint, "sample": 0.0}) as site:
+            image = site.world.add_image()
+            line = await admit_one(site, image, PARENT)
+            assert line["trace_id"] == PARENT[3:35]
+            others = [await admit_one(site, image, parent) for parent in ("", PARENT[:-1] + "0", "00-" + "f" * 4000)]
+            assert [other["trace_id"] for other in others] == ["", "", ""]
+            assert {other["verdict"] for other in others} == {"rewrite"}
+        spans = collector.spans
+    assert {span.trace for span in spans} == {PARENT[3:35]}
+    assert {span.service for span in spans} == {"admend-webhook", "admend-proxy"}
+    (root,) = [span for span in spans if span.name == "admit"]
+    assert root.parent == PARENT[36:52]
 
 
 async def test_what_fails_is_marked_with_its_reason(tmp_path: Path) -> None:
