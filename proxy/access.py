@@ -111,7 +111,7 @@ class Access:
             return NOBODY
         scheme, _, value = header.partition(" ")
         value = value.strip()
-        if len(header) > MAX_AUTHORIZATION or not value:
+        if len(header) > MAX_AUTHORIZATION or not value or not header.isascii():
             return None
         if scheme.lower() == "basic":
             return self.identify_login(*_split_login(value))

@@ -1,9 +1,10 @@
 """Registry credentials from a docker config.json.
 
-Owns reading the file and finding the login of an image name. Credential helpers (`credHelpers`, `credsStore`) are
-programs: they are never run, and named where a login is missing because of one. Secrets stay out of repr, str and
-every message. Format: https://github.com/docker/cli/blob/v27.0.0/cli/config/configfile/file.go, with the repository
-paths as keys of containers-auth.json(5).
+Owns reading the file, again when it changes, and finding the login of an image name. Credential helpers
+(`credHelpers`, `credsStore`) are programs: they are never run, and named where a login is missing because of one.
+Secrets stay out of repr, str and every message. Format:
+https://github.com/docker/cli/blob/v27.0.0/cli/config/configfile/file.go, with the repository paths as keys of
+containers-auth.json(5).
 """
 
 import base64
@@ -16,10 +17,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from certs.following import Followed
 from proxy.errors import MalformedInput
 
 DOCKER_HUB = "docker.io"
 MAX_CONFIG = 1 << 20  # bytes
+MAX_KEY = 100  # characters of a key that are shown
 OWN = "the docker config (upstream.docker_config)"
 _DOCKER_HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 
@@ -106,7 +109,7 @@ class Credentials:
             config = _WireConfig.model_validate({"auths": document} if legacy else document)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "document"
+            place = ".".join(show_key(str(part)) for part in first["loc"]) or "document"
             raise MalformedInput(f"not a docker config: {place}: {first['msg']}", file=where) from None
         except (ValueError, RecursionError):
             raise MalformedInput("not a docker config: no JSON", file=where) from None
@@ -135,6 +138,29 @@ class Credentials:
         return self._helpers.get(normalize_key(host), self._helpers.get("", ""))
 
 
+class CredentialsFile(Credentials):
+    """The logins of a docker config that is read again when it changes; raises MalformedInput if it cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        Credentials.read(path)  # says what is wrong in its own words
+        self._file = Followed("registry credentials", (path,), lambda: Credentials.read(path), (MalformedInput,))
+
+    def __repr__(self) -> str:
+        return repr(self._file.current)
+
+    def __bool__(self) -> bool:
+        return bool(self._file.current)
+
+    def find(self, name: str) -> Login | None:
+        """Return the login of an image name that the file holds now."""
+        return self._file.current.find(name)
+
+    def helper(self, host: str) -> str:
+        """Return the credential helper that the file names now."""
+        return self._file.current.helper(host)
+
+
 def normalize_key(key: str) -> str:
     """Return a key of `auths` as `host[:port][/path]`: without scheme, API version and Docker Hub's other names."""
     _, _, key = key.rpartition("://")
@@ -143,6 +169,12 @@ def normalize_key(key: str) -> str:
     path = "" if path in {"v1", "v2"} else path
     host = DOCKER_HUB if host in _DOCKER_HUB_NAMES else host
     return f"{host}/{path}" if path else host
+
+
+def show_key(key: str) -> str:
+    """Return a key as messages may show it: short, on one line, and without the login that an address may hold."""
+    shown = key.rpartition("@")[2][:MAX_KEY]
+    return "".join(letter if letter.isprintable() else "?" for letter in shown)
 
 
 def _fits(pattern: str, name: str) -> bool:
@@ -160,10 +192,10 @@ def _login(key: str, entry: _WireLogin, where: str) -> Login | None:
         try:
             text = base64.b64decode(entry.auth, validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):
-            raise MalformedInput(f"auths.{key}.auth is not base64 of user:password", file=where) from None
+            raise MalformedInput(f"auths.{show_key(key)}.auth is not base64 of user:password", file=where) from None
         username, colon, password = text.partition(":")
         if not colon:
-            raise MalformedInput(f"auths.{key}.auth is not base64 of user:password", file=where)
+            raise MalformedInput(f"auths.{show_key(key)}.auth is not base64 of user:password", file=where)
         password = password.rstrip("\0")  # docker pads what it wrote in its first years
     if not (username and password) and not entry.identitytoken:
         return None  # docker leaves empty entries where a helper holds the secret

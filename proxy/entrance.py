@@ -217,7 +217,8 @@ class Entrance:
             if client.own and self._settings.credentials_open:
                 _remember(self._public, image, (digest, until))
                 return Entry(digest, private=False)
-            self._public.pop(image, None)
+            for known in [known for known in self._public if known.name == image.name]:
+                del self._public[known]  # it was public; what is known of its other tags must not say that it is
             _remember(self._private, (asker.party, image), (digest, until))
             _remember(self._proofs, (asker.party, image.name), until)
             return Entry(digest, private=True)

@@ -97,19 +97,22 @@ class GrantBook:
 
         Raises ResourceExhausted when there are too many grants.
         """
-        if self._is_young(namespace, repository):
-            return
-        self._book.setdefault(namespace, {})[repository] = self._now()
-        async with self._lock:  # who waits here finds that the one before wrote its grant too
-            if sum(len(names) for names in self._book.values()) > MAX_GRANTS:
-                self._drop_ended()
-            if sum(len(names) for names in self._book.values()) > MAX_GRANTS:
-                self._book[namespace].pop(repository, None)
+        async with self._lock:
+            if self._is_young(namespace, repository):
+                return
+            self._drop_ended()
+            before = self._book
+            renewal = repository in before.get(namespace, {})
+            if not renewal and sum(len(names) for names in before.values()) >= MAX_GRANTS:
                 raise ResourceExhausted(f"more than {MAX_GRANTS} grants; a shorter mirror.grants.seconds ends some")
-            await self._write()
+            self._book = {**before, namespace: {**before.get(namespace, {}), repository: self._now()}}
+            try:
+                await self._write()
+            except BaseException:
+                self._book = before  # what is not written down would be gone with the process
+                raise
 
     async def _write(self) -> None:
-        self._drop_ended()
         document = sign_document(KIND, render_grants(self._book), self._keys.signing)
         manifest, blobs = render_artifact(KIND, document)
         await self._mirror.put_artifact(self._ref, manifest, blobs)

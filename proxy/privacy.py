@@ -35,7 +35,7 @@ class PullSecretMaker:
     grants: GrantBook
     secrets: Secrets
     passwords: NamespacePasswords
-    seconds: float = 300.0  # for which a Secret that was seen to is believed to be there
+    seconds: float = 10.0  # for which a Secret that was seen to is believed to be there; namespaces come and go
 
 
 class Privacy:
@@ -58,7 +58,7 @@ class Privacy:
         self._mirror, self._entrance, self._private, self._maker = mirror, entrance, private, maker
         self._kept: OrderedDict[str, float] = OrderedDict()
         granted = maker.grants.granted if maker else lambda _namespace, _repository: False
-        self.rights = Rights(self._visibility, self._is_suspect, granted)
+        self.rights = Rights(self._visibility, self._is_suspect, granted, self._is_held)
 
     async def open(self) -> None:
         """Read the grants, and see that every namespace with one has the password of this time in its Secret."""
@@ -90,7 +90,7 @@ class Privacy:
 
     async def note(self, name: ImageRef, *, private: bool) -> None:
         """Note what was just learnt of an image, before anything of it is in the mirror's repository."""
-        if isinstance(self._mirror, EmbeddedMirror) and (private or self.is_private(name)):
+        if isinstance(self._mirror, EmbeddedMirror) and (private or self.rights.wants_login(name.repository)):
             await self._mirror.set_visibility(name.repository, "private" if private else "public")
 
     async def make_pull_secret(self, namespace: str, name: ImageRef, *, dry_run: bool) -> str:
@@ -124,6 +124,9 @@ class Privacy:
             return "public"
         corner = self._mirror.name_for(GRANTS).repository
         return "private" if repository == corner else self._mirror.visibility(repository)
+
+    def _is_held(self, repository: str) -> bool:
+        return isinstance(self._mirror, EmbeddedMirror) and self._mirror.layout.has(repository)
 
     def _is_suspect(self, repository: str) -> bool:
         original = self._mirror.original_of(ImageRef(self._mirror.name_for(GRANTS).host, repository))

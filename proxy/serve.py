@@ -23,7 +23,7 @@ from proxy.access import Access
 from proxy.blobs import BlobStore
 from proxy.clusterwork import ClusterWork
 from proxy.config import ProxyConfig
-from proxy.credentials import Credentials
+from proxy.credentials import Credentials, CredentialsFile
 from proxy.derived import Derived
 from proxy.egress import Egress, EgressPolicy
 from proxy.entrance import Entrance, EntranceSettings
@@ -338,4 +338,4 @@ def _secret(path: Path | None) -> str:
 
 def read_credentials(path: Path | None) -> Credentials:
     """Return the credentials of a docker config.json, or none."""
-    return Credentials.read(path) if path else Credentials()
+    return CredentialsFile(path) if path else Credentials()

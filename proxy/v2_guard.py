@@ -39,6 +39,9 @@ _ANSWERS: dict[type[AdmendError], tuple[int, str]] = {
     ResourceExhausted: (507, "TOOMANYREQUESTS"),
 }
 
+_PLAIN = frozenset(":@")
+_NOTHING = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -84,12 +87,22 @@ class Guard:
         async def guarded(request: web.Request) -> web.StreamResponse:
             try:
                 refused = await self._check(request, action)
-                return refused if refused is not None else await handler(request)
+                return refused if refused is not None else self._ask_back(request, await handler(request))
             except AdmendError as error:
                 _log.info("%s %s: %s", request.method, request.path, error)
-                return explain(error)
+                return self._ask_back(request, explain(error))
 
         return guarded
+
+    def _ask_back(self, request: web.Request, answer: web.StreamResponse) -> web.StreamResponse:
+        """Return the answer, or where somebody without credentials was given nothing, what others would be asked for.
+
+        Clients show their credentials only to who asks for them.
+        """
+        if answer.status not in _NOTHING or request.get(CALLER) != NOBODY or not request.match_info.get("name"):
+            return answer
+        repository = self.ref(request).repository
+        return self._unknown(request, "pull") if self._rights.wants_login(repository) else answer
 
     async def _check(self, request: web.Request, action: str) -> web.Response | None:
         """Return why a request goes no further, or None; its caller is noted in it."""
@@ -144,6 +157,8 @@ class Guard:
         namespace = request.query.get("ns", "")
         if namespace and namespace != host and request.method in {"GET", "HEAD"}:
             return self._mirror.name_for(ImageRef.parse(f"{namespace}/{name}{at}{reference}"))
+        if not _PLAIN.isdisjoint(name):
+            raise MalformedInput("the name of a repository has no tag and no digest", text=name)
         parsed = ImageRef.parse(f"{host}/{name}{at}{reference}")
         return ImageRef(host, name, parsed.tag, parsed.digest)
 

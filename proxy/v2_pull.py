@@ -95,7 +95,7 @@ class Reader:
     async def tags(self, request: web.Request) -> web.StreamResponse:
         """GET of a repository's tags, in pages."""
         name = self._guard.ref(request).repository
-        if name not in self.mirror.layout.repositories():
+        if not self.mirror.layout.has(name):
             return problem(404, "NAME_UNKNOWN", f"{name}: no such repository in the mirror")
         names = await self.mirror.tags(ImageRef(self.mirror.naming.host, name))
         return _page(request, names, lambda page: {"name": name, "tags": list(page)})

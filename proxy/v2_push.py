@@ -15,8 +15,9 @@ from proxy.errors import MalformedInput, ResourceExhausted, TrustFailure
 from proxy.mirror import EmbeddedMirror
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import MAX_MANIFEST, parse_manifest
+from proxy.oci.reference import ImageRef
 from proxy.uploads import MAX_BLOB, Session, Uploads
-from proxy.v2_guard import Guard, problem
+from proxy.v2_guard import CALLER, Guard, problem
 
 _RANGE = re.compile(r"(?:bytes )?([0-9]{1,15})-([0-9]{1,15})(?:/.*)?")
 
@@ -31,12 +32,21 @@ class Writer:
         """POST: mount a blob, take one whole (`?digest=`), or begin an upload."""
         name = self._guard.ref(request).repository
         mount = request.query.get("mount")
-        if mount is not None and self._mirror.blobs.has(digest := Digest.parse(mount)):
+        if mount is not None and await self._may_mount(request, digest := Digest.parse(mount)):
             return _created(name, digest)
         session = self._uploads.start(name)
         if "digest" in request.query:
             return await self._complete(request, session)
         return self._progress(session, 202)
+
+    async def _may_mount(self, request: web.Request, digest: Digest) -> bool:
+        """Say whether a blob is here, and the caller's token, if it has bounds, is for a repository that holds it."""
+        caller, source = request[CALLER], request.query.get("from", "")
+        if caller.scope is None or not self._mirror.blobs.has(digest):
+            return self._mirror.blobs.has(digest)
+        if not caller.covers("pull", source):
+            return False
+        return await self._mirror.holds(ImageRef(self._mirror.naming.host, source, digest=digest))
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         """GET: how much has come in."""

@@ -26,6 +26,7 @@ MANAGED_BY = ("app.kubernetes.io/managed-by", "admend")
 DOCKER_CONFIG, LEGACY = "kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg"
 KEYS = {DOCKER_CONFIG: ".dockerconfigjson", LEGACY: ".dockercfg"}
 MAX_SECRETS = 32  # of one pod that are read
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 
 logging.getLogger("kubernetes.client.rest").setLevel(logging.INFO)  # below that it logs bodies: Secrets, tokens
@@ -52,6 +53,8 @@ class Secrets:
 
     def covers(self, namespace: str) -> bool:
         """Say whether the operator listed a namespace."""
+        if _LABEL.fullmatch(namespace) is None:
+            return False
         return any(fnmatchcase(namespace, pattern) for pattern in self._config.namespaces)
 
     async def read(self, namespace: str, names: Sequence[str], service_account: str) -> Found:
@@ -108,13 +111,12 @@ class Secrets:
         metadata: dict[str, Any] = {"name": name, "labels": dict([MANAGED_BY])}
         body = {"apiVersion": "v1", "kind": "Secret", "type": DOCKER_CONFIG, "metadata": metadata, "data": data}
         try:
-            await self._cluster.ask(f"make {where}", core.create_namespaced_secret, namespace, body)
+            held: Any = await self._cluster.ask(f"read {where}", core.read_namespaced_secret, name, namespace)
         except UpstreamRefused as error:
-            if error.status != HTTPStatus.CONFLICT:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
-        else:
+            await self._cluster.ask(f"make {where}", core.create_namespaced_secret, namespace, body)
             return
-        held: Any = await self._cluster.ask(f"read {where}", core.read_namespaced_secret, name, namespace)
         if (held.metadata.labels or {}).get(MANAGED_BY[0]) != MANAGED_BY[1] or held.type != DOCKER_CONFIG:
             raise Unsupported(f"{where} is not admend's and is left alone: give it another name, or remove it")
         if (held.data or {}).get(KEYS[DOCKER_CONFIG]) != data[KEYS[DOCKER_CONFIG]]:

@@ -105,6 +105,10 @@ class Layout:
         """Return the names of all repositories, in order."""
         return tuple(sorted(self._tags))
 
+    def has(self, repository: str) -> bool:
+        """Say whether there is such a repository; no disk is touched."""
+        return repository in self._tags
+
     def tags(self, repository: str) -> Mapping[str, Descriptor]:
         """Return the tags of a repository and where they point; no disk is touched."""
         return MappingProxyType(self._tags.get(repository, {}))

@@ -88,7 +88,7 @@ class Authenticator:
 
     def __init__(self, egress: Egress, credentials: Credentials) -> None:
         self._egress, self.credentials = egress, credentials
-        self._tokens: OrderedDict[tuple[str, ...], tuple[str, float]] = OrderedDict()
+        self._tokens: OrderedDict[tuple[str, ...], tuple[str, float, Login | None]] = OrderedDict()
         self._basic: set[str] = set()
         self.withheld: dict[str, str] = {}  # by registry, why its login was not sent
         self._locks: dict[tuple[str, ...], asyncio.Lock] = {}
@@ -98,7 +98,9 @@ class Authenticator:
         if scope.name.host in self._basic:
             login = self._login(scope, registry)
             return login.basic if login else None
-        token, expires = self._tokens.get(scope.key, ("", 0.0))
+        token, expires, made_with = self._tokens.get(scope.key, ("", 0.0, None))
+        if made_with is not None and made_with != self.credentials.find(scope.name.name):
+            return None  # the login was withdrawn or replaced, and what it opened goes with it
         return f"Bearer {token}" if token and expires > monotonic() else None
 
     def _login(self, scope: Scope, registry: Origin) -> Login | None:
@@ -165,7 +167,7 @@ class Authenticator:
         if response.status in {400, 401, 403, 404}:
             return None
         token, life = _parse_token(response)
-        self._tokens[scope.key] = (token, monotonic() + life)
+        self._tokens[scope.key] = (token, monotonic() + life, login)
         self._tokens.move_to_end(scope.key)
         while len(self._tokens) > MAX_TOKENS:
             self._tokens.popitem(last=False)

@@ -1,5 +1,6 @@
 """The book of grants: who may pull from what, until when, and what becomes of a book that does not hold."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -123,6 +124,27 @@ async def test_there_are_not_more_than_may_be(
     clock.now += 11 * DAY
     await book.grant("bank", REPO)
     assert book.namespaces == ("bank",)
+
+
+async def test_a_grant_that_could_not_be_written_down_is_none(
+    mirror: EmbeddedMirror, keys: KeyRing, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = GrantBook(mirror, keys, 10 * DAY, clock)
+    await book.grant("shop", REPO)
+    with monkeypatch.context() as full:
+
+        async def refuse(*_: object) -> None:
+            raise ResourceExhausted("the disk is full")
+
+        full.setattr(mirror, "put_artifact", refuse)
+        for _ in range(2):  # the second is not taken for one that is there
+            with pytest.raises(ResourceExhausted, match="the disk is full"):
+                await book.grant("bank", REPO)
+    assert (book.granted("bank", REPO), book.namespaces) == (False, ("shop",))
+    await asyncio.gather(*(book.grant("bank", f"{REPO}{number}") for number in range(5)))
+    again = GrantBook(mirror, keys, 10 * DAY, clock)
+    await again.open()
+    assert [again.granted("bank", f"{REPO}{number}") for number in range(5)] == [True] * 5
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"grants": {"shop": {"r": -1}}}', '{"grants": {"": {}}}', '{"more": 1}'])

@@ -195,6 +195,27 @@ async def test_a_namespace_pulls_what_is_public_and_what_it_was_granted_and_push
     assert (await served("GET", "/v2/", auth=basic("shop", passwords.password("bank")))).status == 401
 
 
+async def test_a_token_with_bounds_mounts_a_blob_only_from_where_it_may_pull(serve: Serve) -> None:
+    served = await serve(Access("admend", "secret", pull="token", tokens=tokens()))
+    built = build("one")
+    await served.push(built, "1")
+    digest = next(iter(built.data))
+    to = "/v2/thief/app/blobs/uploads/"
+
+    async def mount(scopes: str, query: str) -> int:
+        answer = await served("GET", f"/v2/token?scope={scopes}", auth=AUTH)
+        token = f"Bearer {(await answer.json())['token']}"
+        return (await served("POST", f"{to}?mount={digest}{query}", auth=token)).status
+
+    own = "repository:thief/app:pull,push"
+    assert await mount(own, f"&from={REPO}") == 202  # an upload begins, as the specification says
+    assert await mount(own, "") == 202
+    assert await mount(f"{own}%20repository:other:pull", "&from=other") == 202
+    assert await mount(f"repository:{REPO}:pull", f"&from={REPO}") == 401
+    assert await mount(f"{own}%20repository:{REPO}:pull", f"&from={REPO}") == 201
+    assert (await served("POST", f"{to}?mount={digest}&from={REPO}", auth=AUTH)).status == 201
+
+
 async def test_a_new_epoch_ends_every_namespaces_password() -> None:
     before, after = NamespacePasswords(b"k" * 32, 0), NamespacePasswords(b"k" * 32, 1)
     assert before.holds("shop", before.password("shop"))
