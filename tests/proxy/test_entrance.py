@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from proxy.api import Outcome
+from proxy.grants import NAME as GRANTS
 from tests.proxy.closed import PASSWORD, USER, Closed, closed_world, upstream
 from tests.proxy.served import basic
 from tests.simulators.registry import Faults
@@ -129,3 +130,18 @@ async def test_a_name_with_a_tag_or_digest_in_it_is_none(owning: Closed, name: s
     for path in (f"/v2/{name}/manifests/{digest}", f"/v2/{name}/blobs/{digest}", f"/v2/{name}/tags/list"):
         assert (await owning.get(path)).status_code == 404
         assert (await owning.get(path, OWN)).json()["errors"][0]["code"] == "NAME_UNKNOWN"
+
+
+async def test_a_grant_that_ended_is_proven_anew_by_who_looks_at_running_pods_as_long_as_their_secret_opens_the_image(
+    closed_late: Closed,
+) -> None:
+    closed_late.world.upstream.faults = CLOSED
+    running = [(await closed_late.ask(closed_late.world.add_image())).patched for _ in range(2)]
+    await closed_late.proxy.mirror.delete(closed_late.proxy.mirror.name_for(GRANTS))
+    await closed_late.restart(tag_ttl=60, negative_ttl=0.0)
+    paths = [(await closed_late.paths(image))[0] for image in running]
+    assert [(await closed_late.get(path, closed_late.login("shop"))).status_code for path in paths] == [403, 403]
+    assert (await closed_late.ask(running[0])).outcome is Outcome.PATCHED
+    closed_late.put_secret("shop", password="no longer")
+    assert (await closed_late.ask(running[1])).outcome is Outcome.FAILED
+    assert [(await closed_late.get(path, closed_late.login("shop"))).status_code for path in paths] == [200, 403]
