@@ -90,7 +90,7 @@ def judge(root: Root, folder: Path) -> Verdict:
         unpack(image, theirs, folder)
         unpack(result.layout or image, ours, folder)
         watch.lap("unpack")
-        state = state_of(root)
+        state = state_of(root, folder)
         wanted = _upgrade(Chroot(theirs, state), result, verb)
         watch.lap("apt")
         compared = compare(ours, theirs)

@@ -7,6 +7,7 @@ that are built follows. Paths that the tree lacks (documentation that was left o
 import hashlib
 import os
 import shutil
+import tarfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -43,6 +44,14 @@ def build_newer(layer: Path, names: Sequence[str], scratch: Path, out: Path) -> 
         (folder / "DEBIAN" / "control").write_text(control)
         run([require_tool("dpkg-deb"), "-Zgzip", "-z1", "--build", str(folder), str(out)])
         shutil.rmtree(folder)
+
+
+def installed(layer: Path) -> list[str]:
+    """Return the packages that are installed in the tree in `layer`."""
+    with tarfile.open(layer) as tar:
+        status = next(tar.extractfile(item) for item in tar if item.name.removeprefix("./") == STATUS)
+        text = status.read().decode() if status is not None else ""
+    return [_key(item) for item in parse_status(text).values() if item["Status"] == "install ok installed"]
 
 
 def _key(stanza: Stanza) -> str:

@@ -22,10 +22,10 @@ from proxy.engine.rootfs import RootFS
 from proxy.machine import read_settings
 from proxy.serve import machine_platform
 from tests.differential.handmade import NEW, build_handmade, install_handmade
-from tests.differential.newer import build_newer, render_pocket
+from tests.differential.newer import build_newer, installed, render_pocket
 from tests.differential.packages import OWNER, PACKAGES
 from tests.differential.removals import REMOVALS, REMOVALS_OWNER
-from tests.differential.roots import Root
+from tests.differential.roots import EVERYTHING, Root
 from tests.differential.trees import CACHE, KEYRING, kept, pack, tree_of
 from tests.simulators.debian_source import DebianSource
 
@@ -117,7 +117,7 @@ def _loopback(root: Root, folder: Path) -> Iterator[Offer]:
         if root.handmade:
             build_handmade(packages, NEW, scratch, new)
         else:
-            build_newer(base, root.newer, scratch, new)
+            build_newer(base, installed(base) if root.newer == EVERYTHING else root.newer, scratch, new)
 
     with (
         kept(f"{root.name}-newer", about, "", build) as debs,
@@ -149,6 +149,6 @@ def _list(folder: Path, suites: list[tuple[str, str]], old: str = "", key: Path 
     return folder / "sources.tar"
 
 
-def state_of(root: Root) -> Path:
-    """Return the folder where apt keeps what it fetches for a root file system."""
-    return CACHE / "apt" / root.name
+def state_of(root: Root, folder: Path) -> Path:
+    """Return the folder where apt keeps what it fetches for a root file system: what was made here is not kept."""
+    return folder / "state" if root.newer or root.handmade else CACHE / "apt" / root.name

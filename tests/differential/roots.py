@@ -56,23 +56,10 @@ NEWER = (
     *("libtasn1-6", "libtinfo6", "libudev1", "libuuid1", "libzstd1", "login", "logsave", "mount", "ncurses-base"),
     *("ncurses-bin", "passwd", "perl-base", "procps", "sed", "tar", "util-linux", "zlib1g"),
 )
-# The smallest set of a release that its archive may have nothing newer for, as on the day of a point release.
-SMALLEST = (
-    *("apt", "base-files", "bash", "bsdutils", "coreutils", "dash", "debconf", "debianutils", "diffutils", "dpkg"),
-    *(
-        "findutils",
-        "grep",
-        "gzip",
-        "hostname",
-        "init-system-helpers",
-        "libapt-pkg7.0",
-        "libc-bin",
-        "libc6",
-        "libgcc-s1",
-    ),
-    *("liblzma5", "libpam-modules", "libpam-modules-bin", "libpam-runtime", "libpam0g", "libssl3t64", "libstdc++6"),
-    *("libsystemd0", "libudev1", "libzstd1", "login", "mawk", "mount", "ncurses-base", "ncurses-bin", "passwd"),
-    *("perl-base", "sed", "sysvinit-utils", "tar", "tzdata", "util-linux", "zlib1g"),
+EVERYTHING = ("*",)  # every package of the tree is built anew: what upgrades of any of them could be
+SERVER = (
+    *("apache2", "git", "openssh-client", "gnupg", "procps", "wget", "sudo", "cron", "dbus", "redis-server", "ruby"),
+    *("nodejs", "postgresql-client", "vim-tiny", "less", "man-db", "rsyslog", "python3-pip"),
 )
 SERVICES = ("nginx", "curl", "python3", "perl", "ca-certificates", "tzdata", "libsystemd0", "libudev1", "openssl")
 
@@ -88,7 +75,8 @@ class Root:
         dpkg: lines of dpkg's configuration, in force when it is made.
         foreign: further architectures; `newer` names their packages as dpkg does, name:arch.
         owner: a shell script that is run in it in the end.
-        newer: packages of it that a signed source on loopback has newer versions of; its own sources are not asked.
+        newer: packages of it that a signed source on loopback has newer versions of (`EVERYTHING`: of all); its own
+            sources are not asked.
         recorded: a tar under the recorded data's `rootfs`, instead of one that is made.
         transitions: whether upgrades may add packages (`new`), as `apt-get upgrade --with-new-pkgs` does, and also
             remove some (`full`), as `apt-get dist-upgrade` does.
@@ -132,7 +120,8 @@ ROOTS = {
             owner=OWNED,
             version="12",
         ),
-        Root("trixie-minbase", "trixie", newer=SMALLEST, version="13"),
+        Root("bookworm-server", "bookworm", SERVER, newer=EVERYTHING, version="12"),
+        Root("trixie-minbase", "trixie", newer=EVERYTHING, version="13"),
         Root("trixie-services", "trixie", (*SERVICES, "openjdk-21-jre-headless"), version="13"),
         Root("bullseye-minbase", "bullseye", version="11"),
         Root("bullseye-services", "bullseye", (*SERVICES, "openjdk-11-jre-headless"), version="11"),

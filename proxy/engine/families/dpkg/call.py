@@ -35,7 +35,7 @@ class Scene:
     arguments: tuple[str, ...]
     package: str
     old_version: str
-    unit_same: Callable[[str], bool]
+    unit_same: Callable[[str, str], bool]
     arch: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     frontend: Frontend | None = None

@@ -16,7 +16,7 @@ from proxy.engine.families.dpkg.findings import NotReproduced
 from proxy.engine.families.dpkg.ldconfig import run_ldconfig
 from proxy.engine.families.dpkg.maintscript import help_maintainer_script
 from proxy.engine.families.dpkg.programs import py3clean, py3compile
-from proxy.engine.families.dpkg.registers import pam_auth_update
+from proxy.engine.families.dpkg.registers import machine_id, pam_auth_update
 from proxy.engine.families.dpkg.services import run_update_rc
 from proxy.engine.families.dpkg.shells import run_add_shell, run_remove_shell, run_update_shells
 from proxy.engine.families.dpkg.ucf import ucf, ucfr
@@ -52,11 +52,12 @@ def _systemd_helper(call: Call) -> Verdict:
     scene, words = call.scene, call.arguments
     told = [word for word in words if word is None or not word.startswith("--")]
     call.output(None)
-    if None in told or len(told) < 2 or "--user" in words:  # noqa: PLR2004 - action and unit
+    if None in told or len(told) < 2:  # noqa: PLR2004 - action and unit
         return DOES
+    kind = "user" if "--user" in words else "system"
     if told[0] in {"was-enabled", "is-enabled", "debian-installed"}:
         return None
-    if told[0] in {"unmask", "enable", "update-state"} and all(scene.unit_same(str(u)) for u in told[1:]):
+    if told[0] in {"unmask", "enable", "update-state"} and all(scene.unit_same(kind, str(u)) for u in told[1:]):
         return None
     return DOES
 
@@ -122,6 +123,9 @@ def _ca_certificates(call: Call) -> Verdict:
     return DOES if words is None else run_update_ca_certificates(call.stage, words)
 
 
+_ADDUSER = "usr/share/perl5/Debian/AdduserCommon.pm"
+
+
 def _add_user(call: Call) -> Verdict:
     """`adduser --system NAME` and its like, of users and groups that are there."""
     words = call.known()
@@ -136,7 +140,12 @@ def _add_user(call: Call) -> Verdict:
         or f"\n{name}:".encode() in (call.stage.read(path) or b"")
         for path in wanted
     )
-    return None if there and not name.startswith("-") else DOES
+    if not there or name.startswith("-"):
+        return DOES
+    locks = call.name in {"adduser", "addgroup"} and b"'/run/adduser'" in (call.stage.read(_ADDUSER) or b"")
+    if locks and call.stage.get("run/adduser") is None:  # the lock's file stays
+        call.stage.write("run/adduser", b"")
+    return None
 
 
 def _trigger(call: Call) -> Verdict:
@@ -170,6 +179,7 @@ COMMANDS: Mapping[str, Command] = {
     **dict.fromkeys(("add-shell", "remove-shell", "update-shells"), _shells),
     "update-ca-certificates": _ca_certificates,
     "pam-auth-update": pam_auth_update,
+    "dbus-uuidgen": machine_id,
     "ucf": ucf,
     "ucfr": ucfr,
     "dpkg-trigger": _trigger,

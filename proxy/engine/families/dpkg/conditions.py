@@ -21,7 +21,7 @@ _NUMBERS: Mapping[str, Callable[[int, int], bool]] = {
 }
 
 
-def evaluate(words: Sequence[str | None], exists: Exists) -> bool | None:  # noqa: PLR0911, C901 - a table of forms
+def evaluate(words: Sequence[str | None], exists: Exists) -> bool | None:  # noqa: PLR0911, PLR0912, C901 - a table of forms
     """Return what a test says, or None if that is not known; `exists` answers tests of absolute paths."""
     if words and words[0] == "!":
         truth = evaluate(words[1:], exists)
@@ -42,6 +42,8 @@ def evaluate(words: Sequence[str | None], exists: Exists) -> bool | None:  # noq
             return text != ""
         case ["-z", str(text)]:
             return text == ""
+        case ["-S", str()]:
+            return False  # a socket: nothing runs in an image
         case [str(question), str(path)] if re.fullmatch("-[edfLhxsrw]", question):
             return exists(path.lstrip("/"), question) if path.startswith("/") else None if path else False
         case [str(one), "=" | "==", str(other)]:

@@ -33,7 +33,8 @@ _KEPT = re.compile(
     r"|info/(?:format|[^/]+\.(?:list|md5sums|conffiles|triggers|shlibs|templates|preinst|postinst|prerm|postrm|config)))"
     r"|var/lib/(?:dpkg/alternatives|pam|ucf)/[^/]+|usr/share/pam(?:-configs)?/[^/]+|var/cache/debconf/[a-z]+\.dat"
     r"|etc/.+|usr/share/ca-certificates/.+|usr/share/debconf/confmodule|usr/lib/os-release|usr/lib/os\.release\.d/[^/]+"
-    r"|var/lib/chisel/manifest\.wall|var/lib/systemd/deb-systemd-helper-(?:enabled|masked)/.+|var/lib/dpkg/updates/[0-9]+"
+    r"|var/lib/chisel/manifest\.wall|var/lib/systemd/deb-systemd-(?:user-)?helper-(?:enabled|masked)/.+|var/lib/dpkg/updates/[0-9]+"
+    r"|var/lib/dbus/machine-id|usr/share/perl5/Debian/AdduserCommon\.pm"
 )
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _CONTROL_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")

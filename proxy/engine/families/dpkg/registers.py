@@ -1,9 +1,10 @@
-"""Programs that keep registers of what packages bring: PAM profiles, GLib's schemas and modules.
+"""Programs that keep registers of what packages bring: PAM profiles, GLib's schemas and modules; the machine's id.
 
 Owns when they would find everything as it is. Anything else is refused with `NotReproduced`.
-Specification: pam-auth-update(8), glib-compile-schemas(1), gio-querymodules(1)
+Specification: pam-auth-update(8), glib-compile-schemas(1), gio-querymodules(1), dbus-uuidgen(1)
 """
 
+import re
 from collections.abc import Mapping
 
 from proxy.engine.families.dpkg.call import DOES, Call, Command, Verdict
@@ -26,6 +27,14 @@ def pam_auth_update(call: Call) -> Verdict:
     seen = (call.stage.read(_PAM_STATE) or b"").decode("utf-8", "replace").split()
     if set(call.stage.listdir(_PAM_INPUTS[0])) - set(seen):
         raise NotReproduced("pam-auth-update with a profile that it has not seen")
+    return True
+
+
+def machine_id(call: Call) -> Verdict:
+    """`dbus-uuidgen --ensure` where the machine's id is there; one that is made is another each time."""
+    there = call.stage.read("var/lib/dbus/machine-id")
+    if call.known() != ["--ensure"] or there is None or re.fullmatch(rb"[0-9a-f]{32}\n?", there) is None:
+        raise NotReproduced("dbus-uuidgen " + " ".join(word or "?" for word in call.arguments))
     return True
 
 

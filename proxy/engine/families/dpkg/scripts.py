@@ -22,7 +22,10 @@ _CONTROL_FILES = frozenset(
     | {"postrm", "config", "isinstallable"}
 )
 MAX_ROUNDS = 200  # packages that are told of triggers in one upgrade
-_HELPER_STATE = "var/lib/systemd/deb-systemd-helper"
+_HELPER_STATE = {  # by the kind of unit
+    "system": "var/lib/systemd/deb-systemd-helper",
+    "user": "var/lib/systemd/deb-systemd-user-helper",
+}
 
 
 class Scripts:
@@ -89,24 +92,24 @@ class Scripts:
     def _fail(self, reason: str) -> None:
         raise NotRecordable({self._key: reason})
 
-    def _unit_same(self, unit: str) -> bool:
+    def _unit_same(self, kind: str, unit: str) -> bool:
         """Say that a unit's file did not change and that its links were made, or refused, when it was installed."""
         if re.fullmatch(r"[A-Za-z0-9@_.:-]+", unit) is None:
             return False
-        path = self._unit_path(unit)
+        path, state = self._unit_path(kind, unit), _HELPER_STATE[kind]
         sums = self._db.sums(self._record)
         new = {line[34:]: line[:32] for line in self._new_sums()}
-        listed = self._stage.read(f"{_HELPER_STATE}-enabled/{unit}.dsh-also")
+        listed = self._stage.read(f"{state}-enabled/{unit}.dsh-also")
         if not path or sums.get(path) is None or sums.get(path) != new.get(path) or listed is None:
             return False
-        if self._stage.get(f"{_HELPER_STATE}-masked/{unit}") is not None:
+        if self._stage.get(f"{state}-masked/{unit}") is not None:
             return False
         links = [line.strip("/") for line in listed.decode("utf-8", "replace").split("\n") if line]
         present = [self._stage.get(link) is not None for link in links]
         return all(present) or not any(present)
 
-    def _unit_path(self, unit: str) -> str:
-        for folder in ("lib/systemd/system", "usr/lib/systemd/system"):
+    def _unit_path(self, kind: str, unit: str) -> str:
+        for folder in (f"lib/systemd/{kind}", f"usr/lib/systemd/{kind}"):
             if any(entry.path == f"{folder}/{unit}" for entry in self._payload.entries):
                 return f"{folder}/{unit}"
         return ""
@@ -141,7 +144,7 @@ class LastScripts:
             ("remove",),
             package.name,
             package.version,
-            lambda _: False,
+            lambda _kind, _unit: False,
             self._db.arch,
             {"DPKG_MAINTSCRIPT_ARCH": package.arch},
             activate=lambda name: self._triggers.activate(name, key),
@@ -176,7 +179,7 @@ def tell_triggered(stage: Stage, db: DpkgDb, triggers: Triggers) -> None:
             ("triggered", " ".join(names)),
             package,
             version,
-            lambda _: False,
+            lambda _kind, _unit: False,
             db.arch,
             frontend=Frontend(stage, package, stage.read(f"{INFO}/{key}.templates")),
             activate=partial(triggers.activate, by=key),

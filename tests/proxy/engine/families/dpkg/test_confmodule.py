@@ -47,7 +47,7 @@ def run(
     image = {CONFMODULE[1:]: b"exec frontend", "etc/localtime": Link("../usr/share/zoneinfo/Asia/Tokyo")}
     stage = Stage(make_fs({**image, **(files or {})}, lambda _: True))
     frontend = Frontend(stage, "zone", TEMPLATES, config)
-    scene = Scene(stage, "postinst", ("configure", "1"), "zone", "1", lambda _: False, frontend=frontend)
+    scene = Scene(stage, "postinst", ("configure", "1"), "zone", "1", lambda _kind, _unit: False, frontend=frontend)
     return run_script(postinst.encode(), scene), stage
 
 

@@ -55,7 +55,7 @@ def test_a_question_is_answered_as_dpkg_divert_does(tmp_path: Path, question: st
     subprocess.run(
         ["sh", "-c", script.replace("dpkg-divert", f"dpkg-divert --admindir {admin}")], check=True, env=environment
     )
-    scene = Scene(stage, "postinst", ("configure", "1"), "tool", "1", lambda _: False)
+    scene = Scene(stage, "postinst", ("configure", "1"), "tool", "1", lambda _kind, _unit: False)
     assert run_script(script.encode(), scene) is None
     said = (stage.read("etc/said") or b"").decode()
     # What it says in words is not known, and not read by any script; that the diversion is as asked for is.
@@ -71,7 +71,7 @@ def test_a_question_is_answered_as_dpkg_divert_does(tmp_path: Path, question: st
 )
 def test_a_diversion_that_would_change_is_not_understood(question: str) -> None:
     script, stage = ask(question)
-    scene = Scene(stage, "postinst", ("configure", "1"), "tool", "1", lambda _: False)
+    scene = Scene(stage, "postinst", ("configure", "1"), "tool", "1", lambda _kind, _unit: False)
     found = run_script(script.encode(), scene)
     assert found is not None
     assert "dpkg-divert" in str(found)

@@ -32,7 +32,7 @@ def run(
 ) -> tuple[Unknown | None, Stage]:
     stage = Stage(rootfs_of(files or {}))
     scene = Scene(
-        stage, script, arguments, "tool", "1.0-1", lambda unit: unit == "same.timer", activate=lambda name: None
+        stage, script, arguments, "tool", "1.0-1", lambda _kind, unit: unit == "same.timer", activate=lambda name: None
     )
     return run_script(f"#!/bin/sh\nset -e\n{text}\n".encode(), scene), stage
 
@@ -276,3 +276,23 @@ def test_a_configuration_file_that_was_offered_before_is_left_and_a_new_one_is_n
     found = walk("ucf /usr/share/tool.ini /etc/tool.ini", files={**files, "usr/share/tool.ini": b"new"})
     assert found is not None
     assert "of which a new vers" in found.what
+
+
+@pytest.mark.parametrize(
+    ("common", "made"), [(b"my $lockfile_path = '/run/adduser';", True), (b"# an older one", False), (None, False)]
+)
+def test_adduser_leaves_the_file_of_its_lock_where_it_has_one(common: bytes | None, *, made: bool) -> None:
+    files = {"etc/passwd": b"tool:x:100:100::/:/bin/sh\n", "etc/group": b"tool:x:100:\n", "run/.keep": b""}
+    if common is not None:
+        files["usr/share/perl5/Debian/AdduserCommon.pm"] = common
+    unknown, stage = run("adduser --system --group tool", files=files)
+    assert unknown is None
+    assert (stage.get("run/adduser") is not None) == made
+
+
+@pytest.mark.parametrize("machine_id", [b"0123456789abcdef0123456789abcdef\n", b"", None])
+def test_a_machine_id_that_is_there_stays_and_none_is_made_up(machine_id: bytes | None) -> None:
+    files = {} if machine_id is None else {"var/lib/dbus/machine-id": machine_id}
+    unknown, stage = run("mkdir -p /var/lib/dbus\ndbus-uuidgen --ensure", files=files)
+    assert (unknown is None) == bool(machine_id)
+    assert (stage.read("var/lib/dbus/machine-id") or b"") == (machine_id or b"")

@@ -49,6 +49,15 @@ mkdir -m 700 $R/srv/z
 install -d $R/srv/x/y $R/srv/d
 install -d $R/etc/a || echo no > $R/etc/n
 """,
+    "find deletes": r"""
+find $R/srv -maxdepth 1 -type d -name 'c?' -empty -delete
+find $R/srv/d -name '*.pyc' -delete
+find $R/srv/e -depth -type d -delete
+find $R/srv -maxdepth 1 -name 'd*' -delete 2>/dev/null || echo stays > $R/etc/n
+""",
+    "no socket is there": r"""
+[ -S $R/etc/a ] || echo none > $R/etc/n
+""",
     "values that are given where there is none": r"""
 name=; other=there
 : "${name:=$(basename $R/srv/given)}" "${other:=$(nothing-of-this-name)}"
@@ -219,7 +228,7 @@ def test_a_script_leaves_what_a_real_shell_leaves(tmp_path: Path, name: str) -> 
     )
     data = kept.getvalue()
     stage = Stage(RootFS([index], lambda span: data[span.offset : span.offset + span.size]), 1)
-    scene = Scene(stage, "postinst", ("configure", "1"), "tool", "1", lambda _: False)
+    scene = Scene(stage, "postinst", ("configure", "1"), "tool", "1", lambda _kind, _unit: False)
     assert run_script(script.encode(), scene) is None
     apply(ours, stage.entries(), data)
     assert look(ours) == look(theirs)
