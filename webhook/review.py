@@ -158,6 +158,8 @@ def parse_review(body: bytes) -> AdmissionRequest:
         request = _Review.model_validate_json(body).request
         if not _concerns(request):
             return _value(request, None, None)
+        if not request.namespace:  # the proxy opens what the operator's login opens for who is of no namespace
+            raise MalformedInput("request.namespace: a pod is in one", file=f"not an AdmissionReview of {API_VERSION}")
         pod = _Pod.model_validate(request.object)
         old = _Pod.model_validate(request.old_object) if request.old_object is not None else None
     except ValidationError as error:

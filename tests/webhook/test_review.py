@@ -48,6 +48,8 @@ def test_what_is_no_review_is_refused_with_the_field_that_is_wrong(document: Any
         ("object", None),
         ("object", []),
         ("namespace", "n" * 254),
+        ("namespace", ""),
+        ("namespace", None),
     ],
 )
 def test_fields_that_are_used_are_strict(place: str, value: Any) -> None:
