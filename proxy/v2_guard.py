@@ -39,7 +39,7 @@ _ANSWERS: dict[type[AdmendError], tuple[int, str]] = {
     ResourceExhausted: (507, "TOOMANYREQUESTS"),
 }
 
-_PLAIN = frozenset(":@")
+_SEPARATORS = frozenset(":@")
 _NOTHING = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -157,7 +157,7 @@ class Guard:
         namespace = request.query.get("ns", "")
         if namespace and namespace != host and request.method in {"GET", "HEAD"}:
             return self._mirror.name_for(ImageRef.parse(f"{namespace}/{name}{at}{reference}"))
-        if not _PLAIN.isdisjoint(name):
+        if not _SEPARATORS.isdisjoint(name):
             raise MalformedInput("the name of a repository has no tag and no digest", text=name)
         parsed = ImageRef.parse(f"{host}/{name}{at}{reference}")
         return ImageRef(host, name, parsed.tag, parsed.digest)

@@ -124,3 +124,8 @@ async def closed_world(folder: Path, **changes: Any) -> AsyncIterator[Closed]:
                 yield closed
             finally:
                 await closed.proxy.__aexit__(None, None, None)
+
+
+def files_below(folder: Path) -> dict[Path, bytes]:
+    """Return every file below a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,6 +1,7 @@
 """Who may have what, where the proxy has logins of its own and images are public, private, or were the one before."""
 
 import json
+import logging
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from proxy.api import Outcome
 from proxy.grants import NAME as GRANTS
-from tests.proxy.closed import PASSWORD, USER, Closed, closed_world, upstream
+from tests.proxy.closed import PASSWORD, USER, Closed, closed_world, files_below, upstream
 from tests.proxy.served import basic
 from tests.simulators.registry import Faults
 from tests.simulators.world import LOGIN
@@ -115,21 +116,22 @@ async def test_a_secret_for_the_mirror_is_made_anew_in_a_namespace_that_was(
     assert closed_late.login("shop") == login
 
 
-@pytest.mark.parametrize("header", [b"Bearer \xff\xfe", b"Basic \xff\xfe", b"Basic 4pyT", b"Basic /w==", b"Bearer"])
-async def test_credentials_that_are_none_are_nobodys(owning: Closed, header: bytes) -> None:
+async def test_credentials_that_are_none_are_nobodys(owning: Closed) -> None:
+    headers = (b"Bearer \xff\xfe", b"Basic \xff\xfe", b"Basic 4pyT", b"Basic /w==", b"Bearer")
+    asked = [("GET", "/v2/"), ("POST", "/v1/resolve"), ("POST", "/v2/a/blobs/uploads/"), ("GET", "/v1/status")]
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{owning.proxy.port}", trust_env=False) as http:
-        asked = [("GET", "/v2/"), ("POST", "/v1/resolve"), ("POST", "/v2/a/blobs/uploads/"), ("GET", "/v1/status")]
-        for method, path in asked:
-            answer = await http.request(method, path, headers={b"Authorization": header})
-            assert answer.status_code == 401, path
+        for header in headers:
+            for method, path in asked:
+                answer = await http.request(method, path, headers={b"Authorization": header})
+                assert answer.status_code == 401, (path, header)
 
 
-@pytest.mark.parametrize("name", ["team%2Fapp:1", "team/app:1@sha256", "team/app@sha256", "te%40am/app"])
-async def test_a_name_with_a_tag_or_digest_in_it_is_none(owning: Closed, name: str) -> None:
+async def test_a_name_with_a_tag_or_digest_in_it_is_none(owning: Closed) -> None:
     digest = "sha256:" + 64 * "0"
-    for path in (f"/v2/{name}/manifests/{digest}", f"/v2/{name}/blobs/{digest}", f"/v2/{name}/tags/list"):
-        assert (await owning.get(path)).status_code == 404
-        assert (await owning.get(path, OWN)).json()["errors"][0]["code"] == "NAME_UNKNOWN"
+    for name in ("team%2Fapp:1", "team/app:1@sha256", "team/app@sha256", "te%40am/app"):
+        for path in (f"/v2/{name}/manifests/{digest}", f"/v2/{name}/blobs/{digest}", f"/v2/{name}/tags/list"):
+            assert (await owning.get(path)).status_code == 404
+            assert (await owning.get(path, OWN)).json()["errors"][0]["code"] == "NAME_UNKNOWN"
 
 
 async def test_a_grant_that_ended_is_proven_anew_by_who_looks_at_running_pods_as_long_as_their_secret_opens_the_image(
@@ -145,3 +147,23 @@ async def test_a_grant_that_ended_is_proven_anew_by_who_looks_at_running_pods_as
     closed_late.put_secret("shop", password="no longer")
     assert (await closed_late.ask(running[1])).outcome is Outcome.FAILED
     assert [(await closed_late.get(path, closed_late.login("shop"))).status_code for path in paths] == [200, 403]
+
+
+async def test_the_proxys_own_login_reaches_no_log_answer_figure_or_file(
+    owning: Closed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    said = [(await owning.ask(owning.world.add_image(), "")).model_dump_json()]
+    write_login(tmp_path, owning, "wr0ng-pa55word")
+    private = owning.world.add_image()
+    said += [(await owning.ask(private, namespace)).model_dump_json() for namespace in ("", "bank")]
+    paths = (f"/v2/{owning.place(private)}/manifests/1", "/metrics")
+    said += [(await owning.get(path, auth)).text for path in paths for auth in ("", OWN)]
+    sent = [dict(seen.headers).get("Authorization", "") for seen in owning.world.upstream.requests]
+    assert {basic(USER, PASSWORD), basic(USER, "wr0ng-pa55word")} <= set(sent)  # what is looked for was there
+    (tmp_path / "config.json").unlink()
+    forms = [form for text in (PASSWORD, "wr0ng-pa55word") for form in (text, basic(USER, text).partition(" ")[2])]
+    everything = "\n".join([*said, caplog.text])
+    assert not [form for form in forms if form in everything]
+    for path, content in files_below(tmp_path).items():
+        assert not [form for form in forms if form.encode() in content], path

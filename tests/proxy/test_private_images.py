@@ -22,6 +22,7 @@ from tests.proxy.closed import (
     USER,
     Closed,
     closed_world,
+    files_below,
     secret,
     secret_path,
     upstream,
@@ -286,10 +287,6 @@ async def test_who_pulls_through_the_mirror_gets_what_his_namespace_may_have(clo
         assert (await closed.get(path)).status_code in {401, 404}
         assert (await closed.get(path, closed.login("bank"))).status_code in {403, 404}
         assert "layers" not in (await closed.get(path, closed.login("bank"))).text
-
-
-def files_below(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 SECRETS = (PASSWORD, "wrong-pa55word", "0wn-pa55word")
