@@ -221,8 +221,19 @@ class Transition(Closure):
 
     def _why_not(self, key: str, cause: str) -> str:
         """Return why a package must not be removed for another one's sake, or nothing."""
-        unsure = self._unsure or bool(self._clashed & {key, cause})
+        unsure = self._unsure or bool(self._clashed & {key, cause}) or self._is_lent(key)
         return self._kept.get(key) or (UNSURE if unsure else "")
+
+    def _is_lent(self, key: str) -> bool:
+        """Say whether packages that are added give a package weight: how much they weigh themselves is not known."""
+        package = self.start.packages[key]
+        return any(
+            satisfies(package, one, added, self.compare)
+            for name, added in self.now.packages.items()
+            if name not in self.start.packages
+            for group in (*added.requires, *added.recommends)
+            for one in group
+        )
 
     def _remove(self, key: str, cause: str, reason: str) -> None:
         self.removed[key], self._causes[key] = reason, cause
@@ -234,7 +245,10 @@ class Transition(Closure):
     def _weigh(self, key: str, other: str, reason: str) -> dict[str, str]:
         """Remove a staying package, or say that the other one must stay."""
         why = self._why_not(key, other)
-        if not why and self._weight(key) <= self._weight(other):
+        weight, own = self._weight(key), self._weights.get(other, 0)
+        if not why and weight == self._weight(other) != own:
+            why = UNSURE  # of equal ones that pull at a third, the one that is looked at first gets its way
+        if not why and weight <= self._weight(other):
             package = self.now.packages.get(other) or self.start.packages[other]
             does = "moves" if other in self.moved else "is removed"
             self._remove(key, other, f"{reason}: {package.name} {package.version} {does}")
