@@ -101,6 +101,7 @@ class ResolveRequest(Wire):
     namespace: str = Field(default="", max_length=253)
     pull_secrets: tuple[Annotated[str, Field(max_length=253)], ...] = ()
     service_account: str = Field(default="", max_length=253)  # of the pod
+    audit: bool = False  # the pod will be left as it is: patch, but make no pull secret in its namespace
 
 
 class ResolveResponse(Wire):

@@ -177,7 +177,9 @@ class Resolve:
         answer = await self._look(wanted, deadline, dry_run=request.dry_run)
         if not entry.private or answer.outcome is not Outcome.PATCHED:
             return answer
-        secret = await self._privacy.make_pull_secret(asker.namespace, wanted.name, dry_run=request.dry_run)
+        secret = await self._privacy.make_pull_secret(
+            asker.namespace, wanted.name, dry_run=request.dry_run or request.audit
+        )
         return answer.model_copy(update={"pull_secret": secret})
 
     async def _find_public(

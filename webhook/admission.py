@@ -87,7 +87,7 @@ class Admitter:
             return Decision()
         deadline = time.monotonic() + max(seconds / 2, seconds - config.margin)
         choices = select(pod, request.old, config.selection, self._trust.current.naming, mode)  # (1)
-        answers = await self._resolve_all(request, pod, choices, deadline)  # (2)
+        answers = await self._resolve_all(request, pod, choices, mode, deadline)  # (2)
         hold = next((answer.hold for answer, _ in answers.values() if answer.hold), "")
         stance = take_stance(pod, hold, mode, config.selection, config.enforce)
         secrets = None if request.old is None else frozenset(pod.pull_secrets)
@@ -114,7 +114,7 @@ class Admitter:
         )
 
     async def _resolve_all(
-        self, request: AdmissionRequest, pod: Pod, choices: Sequence[Choice], deadline: float
+        self, request: AdmissionRequest, pod: Pod, choices: Sequence[Choice], mode: Mode, deadline: float
     ) -> Answers:
         """Ask for each distinct image; what is not answered by `deadline` has failed."""
         always: dict[str, bool] = {}
@@ -130,6 +130,7 @@ class Admitter:
                 namespace=pod.namespace,
                 pull_secrets=pod.pull_secrets,
                 service_account=pod.service_account,
+                audit=mode is Mode.AUDIT,
             )
             for ask, fresh in always.items()
         }

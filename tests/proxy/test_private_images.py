@@ -172,6 +172,12 @@ async def test_a_secret_of_the_mirrors_name_that_is_somebody_elses_stays_as_it_i
     assert closed.api.objects[secret_path("shop", MIRROR_SECRET)] == theirs
 
 
+async def test_in_mode_audit_nothing_is_made_in_the_namespace(closed: Closed) -> None:
+    answer = await closed.ask(closed.world.add_image(), audit=True)
+    assert (answer.outcome, answer.pull_secret) == (Outcome.PATCHED, MIRROR_SECRET)
+    assert not [path for _, path in closed.api.writes if "/secrets" in path]
+
+
 async def test_a_public_image_needs_no_secret_and_makes_none(closed: Closed) -> None:
     closed.world.upstream.faults = Faults(auth="bearer", username=USER, password=PASSWORD)
     answer = await closed.ask(closed.world.add_image(), "bank")

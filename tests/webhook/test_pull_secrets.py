@@ -38,6 +38,14 @@ async def test_pull_secret_of_another_name_is_refused() -> None:
     assert "admin-token" in decision.message
 
 
+@pytest.mark.parametrize("mode", ["permissive", "enforce", "audit"])
+async def test_the_proxy_is_told_that_a_pod_will_be_left_as_it_is(mode: str) -> None:
+    resolver = table(Outcome.PATCHED, pull_secret=MIRROR_SECRET)
+    decision = await admit(review(NGINX), resolver, mode=mode)
+    assert [asked.audit for asked in resolver.asked] == [mode == "audit"]
+    assert bool(decision.edits) == (mode != "audit")
+
+
 @pytest.mark.parametrize("had", [[], [MIRROR_SECRET]])
 async def test_pod_that_is_there_is_only_given_an_image_that_its_pull_secrets_open(had: list[str]) -> None:
     before = review("docker.io/library/httpd:2")
