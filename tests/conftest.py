@@ -6,8 +6,13 @@ In continuous integration (ADMEND_REQUIRE_INTEROP=1) a run with any skipped test
 import os
 
 import pytest
+from hypothesis import settings
 
 from tests.support import REQUIRE, data_path, require_root, require_tool
+
+# How long one example takes says something about the machine's other work, and nothing about the code.
+settings.register_profile("untimed", settings.default, deadline=None)
+settings.load_profile("untimed")
 
 __all__ = ["data_path", "require_root", "require_tool"]
 

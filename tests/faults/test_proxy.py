@@ -63,7 +63,9 @@ async def test_proxy_that_is_down(pki: Pki) -> None:
     async with webhook_before("https://127.0.0.1:1", pki.folder) as (webhook, log):
         answers = await admit_in_all_modes(webhook, log, pki.folder)
     check(answers, "https://127.0.0.1:1: cannot connect: Connection refused")
-    assert max(each.seconds for each in answers.values()) < 0.3  # nobody waits for what is known at once
+    assert (
+        max(each.seconds for each in answers.values()) < 0.6
+    )  # of 0.7 that there are: nobody waits for what is known at once
 
 
 async def test_proxy_whose_name_is_unknown(pki: Pki) -> None:
