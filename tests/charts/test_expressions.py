@@ -72,7 +72,8 @@ def test_conditions_leave_out_only_what_the_webhook_would_pass_over(name):
 def read(document):
     """Return the pod as the webhook reads it from a request."""
     kind, resource = {"group": "", "version": "v1", "kind": "Pod"}, {"group": "", "version": "v1", "resource": "pods"}
-    request = {"uid": "1", "kind": kind, "resource": resource, "operation": "CREATE", "object": document}
+    about = {"uid": "1", "kind": kind, "resource": resource, "operation": "CREATE", "namespace": "shop"}
+    request = {**about, "object": document}
     review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
     return parse_review(json.dumps(review).encode()).pod
 
