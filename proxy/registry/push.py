@@ -30,6 +30,7 @@ MIN_CHUNK = 64 << 10
 MAX_CHUNK = 1 << 30  # a registry that asks for larger chunks at the least gets the blob in one piece
 ROUNDS = 3  # uploads of one blob that are begun
 MAX_WAIT = 30.0  # seconds between two rounds
+PAUSES = (0.1, 0.3, 0.9)  # seconds before a manifest that was found wrong is sent again
 CREATED, ACCEPTED, BAD_REQUEST, NOT_ALLOWED, TOO_LARGE = 201, 202, 400, 405, 413
 PUSH = "pull,push"
 _IN_CHUNKS = frozenset({404, NOT_ALLOWED, TOO_LARGE, 415})
@@ -172,7 +173,11 @@ def _reader(open_file: OpenFile, start: int, size: int, where: str) -> Callable[
 
 
 async def push_manifest(session: Session, ref: ImageRef, manifest: Manifest | Index) -> str:
-    """Upload a manifest under the tag or digest of `ref`; returns the subject that the registry took note of."""
+    """Upload a manifest under the tag or digest of `ref`; returns the subject that the registry took note of.
+
+    A registry that keeps its content in files may find what another replica is writing that very moment damaged, and
+    say that the digest is wrong (400): it is asked again, a few times.
+    """
     if len(manifest.raw) > MAX_MANIFEST:
         raise ResourceExhausted(f"manifest {ref}: {len(manifest.raw)} bytes, registries take {MAX_MANIFEST}")
     if ref.digest is not None:
@@ -181,9 +186,13 @@ async def push_manifest(session: Session, ref: ImageRef, manifest: Manifest | In
         check.finish()
     selector = ref.tag or ref.selector
     headers = {"Content-Type": manifest.media_type}
-    response = await session.fetch(
-        Scope(ref, PUSH), "PUT", f"manifests/{selector}", headers=headers, content=manifest.raw
-    )
+    for pause in (*PAUSES, None):
+        response = await session.fetch(
+            Scope(ref, PUSH), "PUT", f"manifests/{selector}", headers=headers, content=manifest.raw
+        )
+        if response.status != BAD_REQUEST or pause is None:
+            break
+        await asyncio.sleep(pause)
     if response.status not in {200, CREATED}:
         raise session.refusal(ref, response.status, response.body, f"manifest {ref}")
     stored = response.headers.get("docker-content-digest", "")

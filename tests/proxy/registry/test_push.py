@@ -11,8 +11,8 @@ from proxy.errors import ResourceExhausted, TrustFailure, Unsupported, UpstreamR
 from proxy.oci.digest import Digest
 from proxy.oci.manifest import OCI_MANIFEST, Descriptor, Manifest, parse_manifest, render_json
 from proxy.oci.reference import ImageRef
-from proxy.registry import Registry
-from tests.simulators.registry import RegistrySimulator, make_layer
+from proxy.registry import Registry, push
+from tests.simulators.registry import Faults, RegistrySimulator, make_layer
 
 DATA = random.Random(2).randbytes(3_000_000)
 BLOB = Descriptor("application/octet-stream", Digest.of(DATA), len(DATA))
@@ -215,3 +215,20 @@ async def test_a_registry_that_does_not_delete_is_named(
     upstream.faults.no_delete = True
     with pytest.raises(Unsupported, match="does not delete tags"):
         await registry.delete_manifest(ref)
+
+
+@pytest.mark.parametrize(("times", "taken"), [(2, True), (-1, False)])
+async def test_a_manifest_that_is_found_wrong_is_sent_again_a_few_times(
+    upstream: RegistrySimulator, registry: Registry, monkeypatch: pytest.MonkeyPatch, times: int, *, taken: bool
+) -> None:
+    monkeypatch.setattr(push, "PAUSES", (0.0, 0.0, 0.0))
+    image = upstream.add_image("team/app", "1", [make_layer({"a": b"a"})])
+    before = len(upstream.requests)
+    upstream.faults = Faults(errors=times, error_status=400)
+    sent = registry.push_manifest(ImageRef.parse(f"{upstream.host}/team/app:2"), image)
+    if taken:
+        assert await sent == image.digest
+    else:
+        with pytest.raises(UpstreamRefused, match="answered 400"):
+            await sent
+    assert [str(seen) for seen in upstream.requests[before:]] == ["PUT /v2/team/app/manifests/2"] * (3 if taken else 4)
