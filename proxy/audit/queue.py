@@ -10,6 +10,7 @@ import logging
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 
@@ -27,7 +28,7 @@ class NotTaken(Exception):
         self.pause = pause
 
 
-class QueuedSink:
+class QueuedSink(ABC):
     """A sink with a queue and a thread of its own; whoever derives from it says how a batch is handed on.
 
     Args:
@@ -67,14 +68,14 @@ class QueuedSink:
         """Bytes that wait."""
         return self._bytes
 
+    @abstractmethod
     def hand_on(self, lines: Sequence[bytes]) -> int:
         """Hand a batch on and return how many of its lines the other side took; the others are lost for good.
 
         Raises NotTaken when it is to be tried again.
         """
-        raise NotImplementedError
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 - most hold nothing
         """Release what the sink holds; runs in its thread, as the last thing."""
 
     def offer(self, line: bytes) -> None:
