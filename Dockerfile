@@ -21,7 +21,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv
 RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/admend
 COPY requirements/runtime.txt /src/requirements/runtime.txt
-RUN /opt/build/bin/pip --python /opt/admend/bin/python install --no-compile --only-binary :all: --require-hashes \
+RUN /opt/build/bin/pip --python /opt/admend/bin/python install --no-compile --only-binary :all: --require-hashes --no-deps \
     --requirement /src/requirements/runtime.txt
 COPY pyproject.toml README.md LICENSE /src/
 COPY certs /src/certs
