@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
+CONFIG ?=
 
 .PHONY: install demo test check differential bench lock clean
 
@@ -21,7 +22,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 install: $(VENV)/.runtime
 
 demo: install
-	@$(BIN)/admend-webhook demo $(IMAGE)
+	@$(BIN)/admend-webhook demo $(IMAGE) $(if $(CONFIG),--config $(CONFIG))
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -38,7 +38,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "demo":
         from webhook.demo.main import run  # noqa: PLC0415
 
-        return run(options.image, options.json)
+        return run(options.image, options.json, options.config)
     return _serve(options.config)
 
 
@@ -85,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--config", metavar="F", type=Path, required=True, help="the configuration, YAML or JSON")
     demo = commands.add_parser("demo", help="admit one pod on this machine, everything embedded")
     demo.add_argument("image", metavar="IMAGE", nargs="?", help="the image to patch; without one, one is composed")
+    demo.add_argument(
+        "--config", metavar="F", type=Path, help="a proxy's configuration, of which sources and policy count"
+    )
     demo.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     return parser
 

@@ -39,10 +39,12 @@ async def check_versions(engine: Engine, patched: ImageRef, upgrades: Sequence[U
             image = await engine.patcher.open(manifest, Target(source, patched.name, Phases(), keep), any_image=True)
         found |= {item.key: item.package.version for item in image.inspection.packages}
     for upgrade in upgrades:
-        if found.get(upgrade.package) != upgrade.to_version:
-            has = found.get(upgrade.package, "nothing")
-            raise TrustFailure(f"{patched} holds {upgrade.package} {has}, not {upgrade.to_version}")
-    return {upgrade.package: found[upgrade.package] for upgrade in upgrades}
+        has = found.get(upgrade.package, "")
+        if has != upgrade.to_version:  # none where the package was removed
+            raise TrustFailure(
+                f"{patched} holds {upgrade.package} {has or 'nothing'}, not {upgrade.to_version or 'nothing'}"
+            )
+    return {upgrade.package: upgrade.to_version for upgrade in upgrades}
 
 
 async def check_signature(registry: Registry, patched: ImageRef, original: str, key: VerifyKey) -> Claim:

@@ -12,6 +12,8 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from certs.errors import SettingsError
+from certs.settings import load_settings
 from proxy.api import UpgradeInfo
 from proxy.config import ProxyConfig, SourcesConfig, UpstreamConfig
 from proxy.errors import AdmendError, TrustFailure
@@ -26,16 +28,24 @@ from webhook.demo.substitute import Substitute
 
 FOLDER = Path(".cache") / "admend" / "demo"
 NAME = "demo/openssl:1"
-EXIT_FAILED, EXIT_UNSUPPORTED = 1, 3
+EXIT_FAILED, EXIT_USAGE, EXIT_UNSUPPORTED = 1, 2, 3
 
 
-def run(image: str | None, json_output: bool) -> int:
-    """Run the demonstration and return its exit code; `image` None composes one."""
+def run(image: str | None, json_output: bool, settings: Path | None = None) -> int:
+    """Run the demonstration and return its exit code; `image` None composes one.
+
+    `settings` is a proxy's configuration file, whose package sources and policy are used.
+    """
+    try:
+        config = load_settings(settings, ProxyConfig) if settings else ProxyConfig()
+    except SettingsError as error:
+        print(f"admend-webhook: the configuration is wrong: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_USAGE
     folder = Path.home() / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        story = asyncio.run(_play(image, folder))
+        story = asyncio.run(_play(image, folder, config))
     except AdmendError as error:
         print(f"admend-webhook: the demonstration failed: {error}", file=sys.stderr)  # noqa: T201
         if json_output:
@@ -51,23 +61,18 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - what happens now; the story goes to standard output
 
 
-def machine_sources() -> SourcesConfig:
-    """Return the settings that take package sources from this machine's apt."""
-    return SourcesConfig()
-
-
-async def _play(image: str | None, folder: Path) -> Story:
+async def _play(image: str | None, folder: Path, config: ProxyConfig) -> Story:
     """Set the stage, admit twice, check, and tell what happened."""
     async with AsyncExitStack() as stack:
-        note, sources = "", machine_sources()
+        note, sources = "", config.sources
         if image is None:
             _say("composing a distroless image of the release suite")
-            note, sources, composed = await _compose(stack, folder)
+            note, sources, composed = await _compose(stack, folder, sources)
             upstream = await stack.enter_async_context(Upstream(folder / "upstream", NAME, composed))
             image = upstream.reference
         host = ImageRef.parse(image).host
         _say("starting proxy and webhook on loopback")
-        stage = await stack.enter_async_context(Stage(folder, sources, (host,)))
+        stage = await stack.enter_async_context(Stage(folder, sources, config.policy, (host,)))
         _say(f"admitting a pod with {image}, twice")
         first = await stage.admit(image)
         second = await stage.admit(image)
@@ -75,9 +80,9 @@ async def _play(image: str | None, folder: Path) -> Story:
         return await _check(stage, folder, image, note, (first, second))
 
 
-async def _compose(stack: AsyncExitStack, folder: Path) -> tuple[str, SourcesConfig, Composed]:
+async def _compose(stack: AsyncExitStack, folder: Path, sources: SourcesConfig) -> tuple[str, SourcesConfig, Composed]:
     """Compose the image from the machine's Debian archive, or from a source of our own where it has none."""
-    note, sources = "", machine_sources()
+    note = ""
     release = find_release(read_settings(sources))
     packages: tuple[str, ...] = PACKAGES
     if release is None:

@@ -23,7 +23,7 @@ from certs.settings import TlsConfig
 from certs.store import FolderStore
 from proxy.access import Access
 from proxy.audit import AuditLog
-from proxy.config import ListenConfig, MirrorConfig, ProxyConfig, SourcesConfig, UpstreamConfig
+from proxy.config import ListenConfig, MirrorConfig, PolicyConfig, ProxyConfig, SourcesConfig, UpstreamConfig
 from proxy.mirror import EmbeddedMirror, Naming
 from proxy.oci.reference import ImageRef
 from proxy.serve import Proxy
@@ -81,8 +81,8 @@ class Upstream:
 class Stage:
     """Proxy and webhook, started for the upstream `hosts`."""
 
-    def __init__(self, folder: Path, sources: SourcesConfig, hosts: tuple[str, ...]) -> None:
-        self.folder, self._sources, self._hosts = folder, sources, hosts
+    def __init__(self, folder: Path, sources: SourcesConfig, policy: PolicyConfig, hosts: tuple[str, ...]) -> None:
+        self.folder, self._sources, self._policy, self._hosts = folder, sources, policy, hosts
         self.certs = folder / "certs"
         self.audit_file = folder / "audit.jsonl"
         self._stack = AsyncExitStack()
@@ -137,6 +137,7 @@ class Stage:
             mirror=MirrorConfig(reference=f"{LOOPBACK}:{port}", path=self.folder / "mirror"),
             upstream=UpstreamConfig(private=self._hosts, plain_http=self._hosts),
             sources=self._sources,
+            policy=self._policy,
             signing_key=self.folder / "keys" / "signing.pem",
             cache=self.folder / "cache",
         )
